@@ -219,6 +219,12 @@ void ManifestWatcher::Run(const std::stop_token& stop) {
 }
 
 void ManifestWatcher::Load() {
+  ReadAndPublish();
+  const std::scoped_lock lock(mutex_);
+  ++status_.readings;
+}
+
+void ManifestWatcher::ReadAndPublish() {
   ManifestFolder content = ReadManifestFolder(options_.folder, options_.limits);
   if (attempted_ && content == last_content_) return;
   attempted_ = true;

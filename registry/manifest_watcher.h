@@ -48,6 +48,7 @@ struct ManifestStatus {
   size_t routes_count = 0;        // Patterns in it.
   std::vector<Problem> problems;  // Of the last attempt; empty: the folder's content is in force.
   std::vector<Problem> warnings;  // Of the table in force.
+  uint64_t readings = 0;          // Of the folder, whether its content had changed or not.
   uint64_t loads_good = 0;        // Attempts on new content that were put in force.
   uint64_t loads_bad = 0;         // …that were refused.
   std::chrono::system_clock::time_point last_good_load;
@@ -87,6 +88,7 @@ class ManifestWatcher {
 
   void Run(const std::stop_token& stop);
   void Load();
+  void ReadAndPublish();
   void Accept(Attempt& attempt);
   void Refuse(const Attempt& attempt);
   void SetProblems(const std::vector<Problem>& problems, bool counted);
