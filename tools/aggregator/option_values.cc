@@ -36,7 +36,8 @@ bool IsPort(std::string_view text) {
 bool IsHostName(std::string_view text) {
   if (text.empty() || text.size() > 253) return false;
   return std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
+           c == '_';
   });
 }
 
@@ -146,6 +147,7 @@ std::optional<bool> ParseBool(std::string_view text) {
 
 bool IsAddress(std::string_view text) {
   if (text.starts_with("unix:")) return IsUnixPath(text.substr(5));
+  if (text.starts_with(':')) return IsPort(text.substr(1));
   std::string_view host, port;
   return SplitHostPort(text, host, port);
 }

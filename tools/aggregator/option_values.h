@@ -27,7 +27,7 @@ std::optional<std::vector<int>> ParseCpuList(std::string_view text);
 // "true", "1", "yes", "on" and their opposites.
 std::optional<bool> ParseBool(std::string_view text);
 
-// Whether `text` is HOST:PORT, [IPV6]:PORT or unix:PATH with a PATH that fits a socket address (107 bytes).
+// Whether `text` is HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH with a PATH that fits a socket address (107 bytes).
 bool IsAddress(std::string_view text);
 
 // "http://HOST[:PORT][/prefix]" to the same with its port and without a trailing slash, or "unix:PATH" unchanged.

@@ -36,54 +36,87 @@ using Duration = Options::Duration;
 
 Spec DurationSpec(std::string name, std::string_view group, Duration Options::* member, std::string_view help,
                   Duration least = Duration(1)) {
-  return {std::move(name), group, "DURATION", FormatDuration(Options{}.*member), help,
+  return {std::move(name),
+          group,
+          "DURATION",
+          FormatDuration(Options{}.*member),
+          help,
           least == Duration(0) ? "a duration such as 10s, 500ms or 1m30s, or 0"
                                : "a duration above zero such as 10s, 500ms or 1m30s",
-          false, [member, least](std::string_view text, Options& options) {
+          false,
+          [member, least](std::string_view text, Options& options) {
             const auto value = ParseDuration(text);
             if (!value || *value < least) return false;
             options.*member = *value;
             return true;
-          }, nullptr};
+          },
+          nullptr};
 }
 
 Spec BytesSpec(std::string name, std::string_view group, uint64_t Options::* member, uint64_t least, uint64_t most,
                std::string_view help, std::string_view expected) {
-  return {std::move(name), group, "SIZE", FormatBytes(Options{}.*member), help, expected, false,
+  return {std::move(name),
+          group,
+          "SIZE",
+          FormatBytes(Options{}.*member),
+          help,
+          expected,
+          false,
           [member, least, most](std::string_view text, Options& options) {
             const auto value = ParseBytes(text);
             if (!value || *value < least || *value > most) return false;
             options.*member = *value;
             return true;
-          }, nullptr};
+          },
+          nullptr};
 }
 
 template <class Number>
 Spec CountSpec(std::string name, std::string_view group, Number Options::* member, uint32_t least, uint32_t most,
                std::string_view help, std::string_view expected) {
-  return {std::move(name), group, "N", fmt::to_string(Options{}.*member), help, expected, false,
+  return {std::move(name),
+          group,
+          "N",
+          fmt::to_string(Options{}.*member),
+          help,
+          expected,
+          false,
           [member, least, most](std::string_view text, Options& options) {
             const auto value = ParseCount(text);
             if (!value || *value < least || *value > most) return false;
             options.*member = *value;
             return true;
-          }, nullptr};
+          },
+          nullptr};
 }
 
 Spec PathSpec(std::string name, std::string_view group, std::string_view value_name, std::string Options::* member,
               std::string_view help) {
-  return {std::move(name), group, value_name, Options{}.*member, help, "a path", false,
+  return {std::move(name),
+          group,
+          value_name,
+          Options{}.*member,
+          help,
+          "a path",
+          false,
           [member](std::string_view text, Options& options) {
             options.*member = text;
             return !text.empty();
-          }, nullptr};
+          },
+          nullptr};
 }
 
 Spec ListSpec(std::string name, std::string_view group, std::string_view value_name,
               std::vector<std::string> Options::* member, std::string_view help, std::string_view expected,
               std::function<std::optional<std::string>(std::string_view)> normalise) {
   const Options defaults;
-  return {std::move(name), group, value_name, fmt::format("{}", fmt::join(defaults.*member, ",")), help, expected, true,
+  return {std::move(name),
+          group,
+          value_name,
+          fmt::format("{}", fmt::join(defaults.*member, ",")),
+          help,
+          expected,
+          true,
           [member, normalise = std::move(normalise)](std::string_view text, Options& options) {
             auto value = normalise(text);
             if (value) (options.*member).push_back(*std::move(value));
@@ -94,8 +127,15 @@ Spec ListSpec(std::string name, std::string_view group, std::string_view value_n
 
 template <class Enum>
 Spec ChoiceSpec(std::string name, std::string_view group, Enum Options::* member, std::string_view default_text,
-                std::string_view help, std::string_view expected, std::vector<std::pair<std::string_view, Enum>> choices) {
-  return {std::move(name), group, "WORD", std::string(default_text), help, expected, false,
+                std::string_view help, std::string_view expected,
+                std::vector<std::pair<std::string_view, Enum>> choices) {
+  return {std::move(name),
+          group,
+          "WORD",
+          std::string(default_text),
+          help,
+          expected,
+          false,
           [member, choices = std::move(choices)](std::string_view text, Options& options) {
             for (const auto& [word, value] : choices) {
               if (word != text) continue;
@@ -103,7 +143,8 @@ Spec ChoiceSpec(std::string name, std::string_view group, Enum Options::* member
               return true;
             }
             return false;
-          }, nullptr};
+          },
+          nullptr};
 }
 
 std::optional<std::string> AddressOrNothing(std::string_view text) {
@@ -114,18 +155,20 @@ std::optional<std::string> PathOrNothing(std::string_view text) {
   return text.empty() ? std::nullopt : std::optional<std::string>(text);
 }
 
-constexpr std::string_view kAddressForm = "HOST:PORT, [IPV6]:PORT or unix:PATH (at most 107 bytes)";
+constexpr std::string_view kAddressForm =
+    "HOST:PORT, [IPV6]:PORT, :PORT (all interfaces) or unix:PATH (at most 107 bytes)";
 
 void AddAddresses(std::vector<Spec>& specs) {
   constexpr std::string_view kGroup = "Addresses";
-  specs.push_back(ListSpec("listen", kGroup, "ADDR", &Options::listen, "where clients connect", kAddressForm,
-                           AddressOrNothing));
+  specs.push_back(
+      ListSpec("listen", kGroup, "ADDR", &Options::listen, "where clients connect", kAddressForm, AddressOrNothing));
   specs.push_back({"admin-listen", kGroup, "ADDR", Options{}.admin_listen,
                    "where /metrics, /livez, /readyz and /status are served", kAddressForm, false,
                    [](std::string_view text, Options& options) {
                      options.admin_listen = text;
                      return IsAddress(text);
-                   }, nullptr});
+                   },
+                   nullptr});
   specs.push_back(ListSpec("delegate", kGroup, "URL", &Options::delegates,
                            "the next API server, which gets every request that no service claims; several are balanced",
                            "http://HOST[:PORT][/prefix] or unix:PATH (https is not supported by this version)",
@@ -135,9 +178,11 @@ void AddAddresses(std::vector<Spec>& specs) {
 void AddSources(std::vector<Spec>& specs) {
   constexpr std::string_view kGroup = "Sources";
   specs.push_back(ListSpec("plugins", kGroup, "DIR", &Options::plugin_dirs,
-                           "folder of Grafana plugin folders (plugin.json beside its executables)", "a path", PathOrNothing));
+                           "folder of Grafana plugin folders (plugin.json beside its executables)", "a path",
+                           PathOrNothing));
   specs.push_back(ListSpec("datasources", kGroup, "PATH", &Options::datasources,
-                           "data source settings: a provisioning YAML file, or a folder of them", "a path", PathOrNothing));
+                           "data source settings: a provisioning YAML file, or a folder of them", "a path",
+                           PathOrNothing));
   specs.push_back(PathSpec("services", kGroup, "DIR", &Options::services_dir,
                            "folder of DataPlaneService manifests (YAML or JSON), watched for changes"));
   specs.push_back(PathSpec("data-dir", kGroup, "DIR", &Options::data_dir, "what must outlive a restart is kept here"));
@@ -153,17 +198,22 @@ void AddThreadsAndLogs(std::vector<Spec>& specs) {
                      auto cpus = ParseCpuList(text);
                      if (cpus) options.cpus = *std::move(cpus);
                      return cpus.has_value();
-                   }, nullptr});
+                   },
+                   nullptr});
   specs.push_back(ChoiceSpec<IoBackend>(
       "io-backend", kThreads, &Options::io_backend, "auto", "how the kernel is spoken to", "auto, io_uring or epoll",
       {{"auto", IoBackend::kAuto}, {"io_uring", IoBackend::kIoUring}, {"epoll", IoBackend::kEpoll}}));
   constexpr std::string_view kLogs = "Logs";
   specs.push_back(ChoiceSpec<LogLevel>("log-level", kLogs, &Options::log_level, "info", "least level that is written",
                                        "debug, info, warn, error or off",
-                                       {{"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo}, {"warn", LogLevel::kWarn},
-                                        {"error", LogLevel::kError}, {"off", LogLevel::kOff}}));
-  specs.push_back(ChoiceSpec<LogFormat>("log-format", kLogs, &Options::log_format, "text", "text or JSON lines, on stderr",
-                                        "text or json", {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
+                                       {{"debug", LogLevel::kDebug},
+                                        {"info", LogLevel::kInfo},
+                                        {"warn", LogLevel::kWarn},
+                                        {"error", LogLevel::kError},
+                                        {"off", LogLevel::kOff}}));
+  specs.push_back(ChoiceSpec<LogFormat>("log-format", kLogs, &Options::log_format, "text",
+                                        "text or JSON lines, on stderr", "text or json",
+                                        {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
   specs.push_back(PathSpec("access-log", kLogs, "PATH", &Options::access_log,
                            "one JSON line per request; -: standard output; off: none"));
 }
@@ -214,7 +264,8 @@ void AddPlugins(std::vector<Spec>& specs) {
   specs.push_back(BytesSpec("max-plugin-request-bytes", kGroup, &Options::max_plugin_request_bytes, 1 << 10, 1ull << 30,
                             "largest body of a request to a plugin; above it 413", "a size from 1KiB to 1GiB"));
   specs.push_back(CountSpec("plugin-calls-per-worker", kGroup, &Options::plugin_calls_per_worker, 1, 1'000'000,
-                            "calls in flight to one plugin from one worker; above it 503", "a number from 1 to 1000000"));
+                            "calls in flight to one plugin from one worker; above it 503",
+                            "a number from 1 to 1000000"));
 }
 
 void AddTheRest(std::vector<Spec>& specs) {
@@ -226,18 +277,23 @@ void AddTheRest(std::vector<Spec>& specs) {
                      if (!count || *count < 16 || *count > 32768 || (*count & (*count - 1)) != 0) return false;
                      options.recv_buffers = *count;
                      return true;
-                   }, nullptr});
+                   },
+                   nullptr});
   specs.push_back(BytesSpec("recv-buffer-bytes", kBuffers, &Options::recv_buffer_bytes, 4 << 10, 1 << 20,
                             "size of one of them", "a size from 4KiB to 1MiB"));
   constexpr std::string_view kProgram = "Program";
   specs.push_back(DurationSpec("drain-timeout", kProgram, &Options::drain_timeout,
-                               "how long requests in flight may take after SIGTERM; 0: none are waited for", Duration(0)));
-  specs.push_back({"check", kProgram, "", "", "validate options, manifests, data sources and plugins, then exit with 0 or 1",
-                   "true or false", false, [](std::string_view text, Options& options) {
+                               "how long requests in flight may take after SIGTERM; 0: none are waited for",
+                               Duration(0)));
+  specs.push_back({"check", kProgram, "", "",
+                   "validate options, manifests, data sources and plugins, then exit with 0 or 1", "true or false",
+                   false,
+                   [](std::string_view text, Options& options) {
                      const auto value = ParseBool(text);
                      if (value) options.check = *value;
                      return value.has_value();
-                   }, nullptr});
+                   },
+                   nullptr});
 }
 
 std::vector<Spec> AllSpecs() {
@@ -261,7 +317,8 @@ std::string VariableName(std::string_view flag) {
 ExitNow UsageError(std::string text) { return {2, "dataplane-aggregator: " + std::move(text) + "\n"}; }
 
 // `prefix` is "--" for a flag, empty for a key of the file; the nearest known name is suggested if there is one.
-ExitNow UnknownName(const std::vector<Spec>& specs, std::string_view what, std::string_view prefix, std::string_view name) {
+ExitNow UnknownName(const std::vector<Spec>& specs, std::string_view what, std::string_view prefix,
+                    std::string_view name) {
   std::vector<std::string_view> names{"config", "help", "version"};
   for (const Spec& spec : specs) names.push_back(spec.name);
   const std::string_view nearest = Nearest(name, names);
@@ -308,7 +365,8 @@ std::variant<Values, ExitNow> ReadConfigFile(const std::string& path, const std:
   try {
     items = CLI::ConfigTOML().from_config(file);
   } catch (const CLI::Error& error) {
-    return UsageError(fmt::format("--config {}: expected lines of the form name = value ({})", Quoted(path), error.what()));
+    return UsageError(
+        fmt::format("--config {}: expected lines of the form name = value ({})", Quoted(path), error.what()));
   }
   Values values;
   for (const CLI::ConfigItem& item : items) {
@@ -327,7 +385,8 @@ std::variant<Values, ExitNow> ReadConfigFile(const std::string& path, const std:
 std::string HelpText(const std::vector<Spec>& specs) {
   std::string text =
       "Usage: dataplane-aggregator [FLAG]...\n\n"
-      "A reverse proxy in front of a Grafana or Kubernetes API server: routes that a DataPlaneService declares are answered\n"
+      "A reverse proxy in front of a Grafana or Kubernetes API server: routes that a DataPlaneService declares are "
+      "answered\n"
       "by backend plugins over gRPC, everything else by the next API server (--delegate).\n\n"
       "Each flag is also a variable (--drain-timeout: DPA_DRAIN_TIMEOUT) and a key of the --config file\n"
       "(drain-timeout = 10s). A flag wins over the environment, that over the file, that over the default.\n"
@@ -348,7 +407,8 @@ std::string HelpText(const std::vector<Spec>& specs) {
   line("--version", "", "print the version and exit");
   line("--help", "", "print this and exit");
   text +=
-      "\nDURATION: 500ms, 10s, 1m30s, 2h. SIZE: bytes, or 64KiB, 16MiB, 1GiB. ADDR: HOST:PORT, [IPV6]:PORT, unix:PATH.\n"
+      "\nDURATION: 500ms, 10s, 1m30s, 2h. SIZE: bytes, or 64KiB, 16MiB, 1GiB. ADDR: HOST:PORT, [IPV6]:PORT, :PORT, "
+      "unix:PATH.\n"
       "Signals: SIGTERM or SIGINT drains and exits, a second one exits at once; SIGHUP reloads.\n";
   return text;
 }
@@ -369,10 +429,11 @@ std::variant<CommandLine, ExitNow> ReadCommandLine(int argc, const char* const* 
   bool help = false, version = false;
   for (const Spec& spec : specs) {
     auto& raw = line.values[spec.name];
-    options[spec.name] = spec.value_name.empty()
-                             ? app.add_flag("--" + spec.name, raw)
-                             : app.add_option("--" + spec.name, raw)->type_size(1)->expected(1)->multi_option_policy(
-                                   CLI::MultiOptionPolicy::TakeAll);
+    options[spec.name] = spec.value_name.empty() ? app.add_flag("--" + spec.name, raw)
+                                                 : app.add_option("--" + spec.name, raw)
+                                                       ->type_size(1)
+                                                       ->expected(1)
+                                                       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   }
   auto* config_option = app.add_option("--config", config);
   app.add_flag("--help,-h", help);
@@ -387,7 +448,8 @@ std::variant<CommandLine, ExitNow> ReadCommandLine(int argc, const char* const* 
   if (help) return ExitNow{0, HelpText(specs)};
   if (version) return ExitNow{0, fmt::format("dataplane-aggregator {} ({})\n", kVersion, kCompiler)};
   for (const std::string& extra : app.remaining()) {
-    if (!extra.starts_with("--")) return UsageError(fmt::format("{}: expected only flags (--help lists them)", Quoted(extra)));
+    if (!extra.starts_with("--"))
+      return UsageError(fmt::format("{}: expected only flags (--help lists them)", Quoted(extra)));
     return UnknownName(specs, "unknown flag", "--", std::string_view(extra).substr(2, extra.find('=') - 2));
   }
   std::erase_if(line.values, [&](const auto& entry) { return options[entry.first]->count() == 0; });
@@ -398,9 +460,9 @@ std::variant<CommandLine, ExitNow> ReadCommandLine(int argc, const char* const* 
 // Rules between options, each a sentence if broken.
 std::optional<ExitNow> CheckTogether(const Options& options) {
   if (options.plugin_restart_backoff_min > options.plugin_restart_backoff_max) {
-    return UsageError(fmt::format("--plugin-restart-backoff-min \"{}\": expected at most --plugin-restart-backoff-max ({})",
-                                  FormatDuration(options.plugin_restart_backoff_min),
-                                  FormatDuration(options.plugin_restart_backoff_max)));
+    return UsageError(fmt::format(
+        "--plugin-restart-backoff-min \"{}\": expected at most --plugin-restart-backoff-max ({})",
+        FormatDuration(options.plugin_restart_backoff_min), FormatDuration(options.plugin_restart_backoff_max)));
   }
   if (!options.cpus.empty() && options.workers > options.cpus.size()) {
     return UsageError(fmt::format("--workers \"{}\": expected at most one for each of the {} CPUs of --cpus",
@@ -453,8 +515,8 @@ std::variant<Options, ExitNow> ParseOptions(int argc, const char* const* argv, c
       error = Apply(spec, flag->second, "flag", "--" + spec.name, options);
     } else if (from_environment != environment.end()) {
       const std::string& value = from_environment->second;
-      error = Apply(spec, spec.repeatable ? SplitAtCommas(value) : std::vector<std::string>{value}, "environment", variable,
-                    options);
+      error = Apply(spec, spec.repeatable ? SplitAtCommas(value) : std::vector<std::string>{value}, "environment",
+                    variable, options);
     } else if (const auto key = file.find(spec.name); key != file.end()) {
       error = Apply(spec, key->second, "file", fmt::format("{}: {} =", *line.config_path, spec.name), options);
     }
@@ -469,7 +531,8 @@ std::string FormatDuration(Options::Duration duration) {
   auto left = static_cast<uint64_t>(duration.count());
   if (left == 0) return "0";
   std::string text;
-  for (const auto& [unit, unit_ms] : {std::pair<const char*, uint64_t>{"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}}) {
+  for (const auto& [unit, unit_ms] :
+       {std::pair<const char*, uint64_t>{"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}}) {
     // 75s and 90s read better than 1m15s and 1m30s; minutes only where they are whole.
     if (unit_ms == 60'000 && left % 60'000 != 0 && left < 600'000) continue;
     if (left >= unit_ms) text += fmt::format("{}{}", left / unit_ms, unit);
@@ -487,9 +550,12 @@ std::string FormatBytes(uint64_t bytes) {
 
 std::string_view ToString(IoBackend backend) {
   switch (backend) {
-    case IoBackend::kAuto: return "auto";
-    case IoBackend::kIoUring: return "io_uring";
-    case IoBackend::kEpoll: return "epoll";
+    case IoBackend::kAuto:
+      return "auto";
+    case IoBackend::kIoUring:
+      return "io_uring";
+    case IoBackend::kEpoll:
+      return "epoll";
   }
   return "auto";
 }

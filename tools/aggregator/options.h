@@ -1,15 +1,18 @@
-// Options are what the operator chose: every tunable of the program in one plain struct, read once at start and never changed.
+// Options are what the operator chose: every tunable of the program in one plain struct, read once at start and never
+// changed.
 //
 // A value comes from the first of these that has it: a flag (`--drain-timeout 10s`), the environment
-// (`DPA_DRAIN_TIMEOUT=10s`), the file of `--config` (`drain-timeout = 10s`), the default. A flag that may be repeated takes
-// a comma-separated list in the environment and an array in the file; one that may not takes the last value given.
+// (`DPA_DRAIN_TIMEOUT=10s`), the file of `--config` (`drain-timeout = 10s`), the default. A flag that may be repeated
+// takes a comma-separated list in the environment and an array in the file; one that may not takes the last value
+// given.
 //
 //     duration   500ms  10s  1m30s  2h      a unit is required, except for 0
 //     size       4096  64KiB  16MiB  1GiB   no unit means bytes
-//     address    HOST:PORT  [::]:PORT  unix:PATH
+//     address    HOST:PORT  [IPV6]:PORT  :PORT  unix:PATH
 //
-// ParseOptions is pure but for reading the file of `--config`: it checks the form of every value, not whether folders exist
-// or ports are free. Whatever is malformed ends in one line that names the flag, the value, and what was expected.
+// ParseOptions is pure but for reading the file of `--config`: it checks the form of every value, not whether folders
+// exist or ports are free. Whatever is malformed ends in one line that names the flag, the value, and what was
+// expected.
 
 #pragma once
 
@@ -77,7 +80,8 @@ struct Options {
   Duration plugin_call_timeout{60'000};
   // go-plugin hosts give a plugin two seconds between the request to stop and SIGKILL.
   Duration plugin_stop_timeout{2'000};
-  // The first restart is quick, as a crash is mostly a single one; a plugin that keeps crashing settles at the longer pause.
+  // The first restart is quick, as a crash is mostly a single one; a plugin that keeps crashing settles at the longer
+  // pause.
   Duration plugin_restart_backoff_min{500};
   Duration plugin_restart_backoff_max{30'000};
   uint64_t max_plugin_request_bytes = 16 << 20;
@@ -85,8 +89,8 @@ struct Options {
   // thousand in flight a plugin only gets slower.
   uint32_t plugin_calls_per_worker = 1024;
 
-  // Buffers: per worker, shared by all its connections (512 of 16 KiB: 8 MiB). The count is a power of two, as the kernel
-  // asks of a buffer ring.
+  // Buffers: per worker, shared by all its connections (512 of 16 KiB: 8 MiB). The count is a power of two, as the
+  // kernel asks of a buffer ring.
   uint32_t recv_buffers = 512;
   uint64_t recv_buffer_bytes = 16 << 10;
 
