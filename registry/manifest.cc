@@ -25,11 +25,22 @@ using Kind = YamlNode::Kind;
 constexpr std::array<std::string_view, 5> kObjectFields = {"apiVersion", "kind", "metadata", "spec", "status"};
 constexpr std::array<std::string_view, 4> kListFields = {"apiVersion", "kind", "metadata", "items"};
 // ObjectMeta of Kubernetes, complete: what an API server prints may be applied again.
-constexpr std::array<std::string_view, 16> kMetadataFields = {
-    "name",          "labels",          "annotations",       "namespace",
-    "generateName",  "uid",             "resourceVersion",   "generation",
-    "selfLink",      "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
-    "finalizers",    "ownerReferences", "managedFields",     "clusterName"};
+constexpr std::array<std::string_view, 16> kMetadataFields = {"name",
+                                                              "labels",
+                                                              "annotations",
+                                                              "namespace",
+                                                              "generateName",
+                                                              "uid",
+                                                              "resourceVersion",
+                                                              "generation",
+                                                              "selfLink",
+                                                              "creationTimestamp",
+                                                              "deletionTimestamp",
+                                                              "deletionGracePeriodSeconds",
+                                                              "finalizers",
+                                                              "ownerReferences",
+                                                              "managedFields",
+                                                              "clusterName"};
 constexpr std::array<std::string_view, 6> kSpecFields = {"pluginID", "pluginType", "group",
                                                          "version",  "services",   "backend"};
 constexpr std::array<std::string_view, 3> kServiceFields = {"type", "method", "path"};
@@ -60,8 +71,9 @@ class ManifestReader {
     for (const YamlNode::Entry& entry : node.entries) {
       if (std::ranges::find(known, entry.key) != known.end()) continue;
       const std::string prefix = field.empty() ? "" : field + ".";
-      Report(entry.key_at, prefix + Plain(entry.key), entry.key == "<<" ? "merge keys are not supported; write the fields out"
-                                                          : "unknown field" + DidYouMean(entry.key, known));
+      Report(entry.key_at, prefix + Plain(entry.key),
+             entry.key == "<<" ? "merge keys are not supported; write the fields out"
+                               : "unknown field" + DidYouMean(entry.key, known));
     }
     return true;
   }
@@ -90,7 +102,8 @@ class ManifestReader {
   void ReportNotString(const YamlNode& node, std::string field) {
     const bool scalar = node.kind == Kind::kBool || node.kind == Kind::kNumber;
     Report(node.at, std::move(field),
-           scalar ? fmt::format("must be a string, but {} is {}: put it in quotes", node.scalar.substr(0, 40), ToString(node.kind))
+           scalar ? fmt::format("must be a string, but {} is {}: put it in quotes", node.scalar.substr(0, 40),
+                                ToString(node.kind))
                   : fmt::format("must be a string, not {}", ToString(node.kind)));
   }
 
@@ -328,7 +341,8 @@ ManifestFolder ReadManifestFolder(const std::string& folder, const ManifestLimit
 
 void ParseManifest(std::string_view bytes, std::string_view file, const ManifestLimits& limits, Manifests& out) {
   if (bytes.size() > limits.file_bytes_max) {
-    out.problems.push_back({std::string(file), 0, 0, {}, fmt::format("is larger than {} bytes", limits.file_bytes_max)});
+    out.problems.push_back(
+        {std::string(file), 0, 0, {}, fmt::format("is larger than {} bytes", limits.file_bytes_max)});
     return;
   }
   const YamlFile yaml = ParseYaml(bytes, file, limits.yaml, out.problems);

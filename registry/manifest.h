@@ -1,9 +1,9 @@
 // Manifests: files that declare DataPlaneServices, read as kubectl would read them.
 //
 // A folder's *.yaml, *.yml and *.json files in the order of their names, hidden ones (editors' and ConfigMaps' own) and
-// sub-folders left out. A file holds any number of documents, each one object or a List of them. What `kubectl get -o yaml`
-// adds (status, metadata.uid, …) is accepted and not used. Nothing is guessed: an unknown field, a key given twice, or a
-// number where a string belongs is a Problem, and all problems are collected, not the first alone.
+// sub-folders left out. A file holds any number of documents, each one object or a List of them. What `kubectl get -o
+// yaml` adds (status, metadata.uid, …) is accepted and not used. Nothing is guessed: an unknown field, a key given
+// twice, or a number where a string belongs is a Problem, and all problems are collected, not the first alone.
 //
 // Everything here is pure but ReadManifestFolder, and nothing throws.
 

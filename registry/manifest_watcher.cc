@@ -125,7 +125,8 @@ class ManifestWatcher::FolderWatch {
 
   void WarnOnce(int os_errno) {
     if (std::exchange(warned_, true)) return;
-    LogWarn("manifests_not_watched", "folder={} errno={} error={} consequence=\"changes are found by reading it every {} ms\"",
+    LogWarn("manifests_not_watched",
+            "folder={} errno={} error={} consequence=\"changes are found by reading it every {} ms\"",
             Quoted(options_.folder), os_errno, Quoted(std::strerror(os_errno)), options_.poll.count());
   }
 

@@ -9,10 +9,11 @@
 // A table is all manifests of one reading or none: one bad file keeps the last good table as a whole, because half of a
 // change is a state that nobody has written down. Each distinct set of problems is logged once.
 //
-// It watches with inotify on a thread of its own: plain writes, renames over a file, and the swap of a ConfigMap volume's
-// `..data` link. A file that somebody has begun to write is not read before it is closed, or `settle_max` has passed. Every
-// `rescan` it reads the folder anyway, for what inotify cannot see (a link's far end, a network file system, a replaced
-// folder); without inotify, or while the folder is missing, every `poll`.
+// It watches with inotify on a thread of its own: plain writes, renames over a file, and the swap of a ConfigMap
+// volume's
+// `..data` link. A file that somebody has begun to write is not read before it is closed, or `settle_max` has passed.
+// Every `rescan` it reads the folder anyway, for what inotify cannot see (a link's far end, a network file system, a
+// replaced folder); without inotify, or while the folder is missing, every `poll`.
 //
 // Thread safety: status(), Rescan() and Stop() from any thread; the rest from the owner's.
 
@@ -56,8 +57,8 @@ struct ManifestStatus {
 
 class ManifestWatcher {
  public:
-  // Called with each new table on the thread that loaded it: LoadOnce's caller, then the watcher's. It must not block for
-  // long, and must not call back into the watcher.
+  // Called with each new table on the thread that loaded it: LoadOnce's caller, then the watcher's. It must not block
+  // for long, and must not call back into the watcher.
   using Publish = std::function<void(std::shared_ptr<const RouteTable>)>;
 
   // `publish` may be empty (--check).

@@ -28,8 +28,8 @@ std::vector<RoutePattern> UnderDataSource(const DataPlaneService& service, std::
   std::vector<RoutePattern> patterns;
   for (const std::string_view collection : {"datasources", "connections"}) {
     for (const std::string_view suffix : suffixes) {
-      patterns.push_back({std::string(method), fmt::format("{}/namespaces/{{ns}}/{}/{{uid}}/{}", ApiPrefix(service),
-                                                           collection, suffix)});
+      patterns.push_back({std::string(method),
+                          fmt::format("{}/namespaces/{{ns}}/{}/{{uid}}/{}", ApiPrefix(service), collection, suffix)});
     }
   }
   return patterns;
@@ -64,14 +64,22 @@ std::string Unsupported(const DataPlaneService& service, const ServiceEntry& ent
 std::vector<RoutePattern> PatternsOf(const DataPlaneService& service, const ServiceEntry& entry) {
   const std::string prefix = ApiPrefix(service);
   switch (TypeOf(entry)) {
-    case ServiceType::kQuery: return UnderDataSource(service, "", {"query"});
-    case ServiceType::kResource: return UnderDataSource(service, entry.method.value, {"resources", "resources/{path...}"});
-    case ServiceType::kHealth: return UnderDataSource(service, "", {"health"});
-    case ServiceType::kStream: return UnderDataSource(service, "", {"stream/{path...}"});
-    case ServiceType::kDatasourceProxy: return UnderDataSource(service, "", {"proxy", "proxy/{path...}"});
-    case ServiceType::kRoute: return {{entry.method.value, prefix + "/namespaces/{ns}" + entry.path.value}};
-    case ServiceType::kAdmission: return {{"", prefix + "/admission/mutate"}, {"", prefix + "/admission/validate"}};
-    case ServiceType::kConversion: return {{"", prefix + "/conversion"}};
+    case ServiceType::kQuery:
+      return UnderDataSource(service, "", {"query"});
+    case ServiceType::kResource:
+      return UnderDataSource(service, entry.method.value, {"resources", "resources/{path...}"});
+    case ServiceType::kHealth:
+      return UnderDataSource(service, "", {"health"});
+    case ServiceType::kStream:
+      return UnderDataSource(service, "", {"stream/{path...}"});
+    case ServiceType::kDatasourceProxy:
+      return UnderDataSource(service, "", {"proxy", "proxy/{path...}"});
+    case ServiceType::kRoute:
+      return {{entry.method.value, prefix + "/namespaces/{ns}" + entry.path.value}};
+    case ServiceType::kAdmission:
+      return {{"", prefix + "/admission/mutate"}, {"", prefix + "/admission/validate"}};
+    case ServiceType::kConversion:
+      return {{"", prefix + "/conversion"}};
   }
   return {};
 }

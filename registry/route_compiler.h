@@ -46,8 +46,8 @@ struct RoutePattern {
 // The patterns of one service entry, as listed above. REQUIRES: `service` has passed ValidateService.
 std::vector<RoutePattern> PatternsOf(const DataPlaneService& service, const ServiceEntry& entry);
 
-// REQUIRES: `services` have passed ValidateServices. A pattern that two entries share (a route whose path spells another
-// type's) is a problem at the later one.
+// REQUIRES: `services` have passed ValidateServices. A pattern that two entries share (a route whose path spells
+// another type's) is a problem at the later one.
 CompiledRoutes CompileRoutes(std::span<const DataPlaneService> services, const RouteSupport& support);
 
 }  // namespace dpa

@@ -20,9 +20,10 @@ constexpr std::array<std::string_view, 7> kServiceTypeNames = {"query",     "rou
                                                                "admission", "conversion", "datasource-proxy"};
 // The methods that an HTTP/1 front end takes (IANA's registry, without CONNECT, which has no path).
 constexpr std::array<std::string_view, 31> kMethods = {
-    "GET",      "HEAD",    "POST",   "PUT",        "PATCH",    "DELETE", "OPTIONS", "TRACE",  "ACL",    "BIND",  "CHECKOUT",
-    "COPY",     "LINK",    "LOCK",   "MERGE",      "MKCOL",    "MOVE",   "NOTIFY",  "PURGE",  "REBIND", "REPORT", "SEARCH",
-    "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK",     "M-SEARCH", "MKACTIVITY", "MKCALENDAR", "PROPFIND", "PROPPATCH"};
+    "GET",    "HEAD",   "POST",     "PUT",        "PATCH",      "DELETE",   "OPTIONS",   "TRACE",
+    "ACL",    "BIND",   "CHECKOUT", "COPY",       "LINK",       "LOCK",     "MERGE",     "MKCOL",
+    "MOVE",   "NOTIFY", "PURGE",    "REBIND",     "REPORT",     "SEARCH",   "SUBSCRIBE", "UNBIND",
+    "UNLINK", "UNLOCK", "M-SEARCH", "MKACTIVITY", "MKCALENDAR", "PROPFIND", "PROPPATCH"};
 
 constexpr size_t kDnsNameBytesMax = 253;
 constexpr size_t kDnsLabelBytesMax = 63;
@@ -75,9 +76,9 @@ bool CheckPresent(const DataPlaneService& service, const Field& field, std::stri
 void CheckOneOf(const DataPlaneService& service, const Field& field, std::string_view name,
                 std::span<const std::string_view> words, Problems& problems) {
   if (std::ranges::find(words, field.value) != words.end()) return;
-  problems.push_back(ProblemAt(service, field.at, name,
-                               fmt::format("must be one of {}, not {}{}", Listed(words), Shown(field.value),
-                                           DidYouMean(field.value, words))));
+  problems.push_back(ProblemAt(
+      service, field.at, name,
+      fmt::format("must be one of {}, not {}{}", Listed(words), Shown(field.value), DidYouMean(field.value, words))));
 }
 
 void ValidateGroupAndVersion(const DataPlaneService& service, Problems& problems) {
@@ -92,9 +93,9 @@ void ValidateGroupAndVersion(const DataPlaneService& service, Problems& problems
     }
   }
   if (CheckPresent(service, service.version, "spec.version", problems) && !IsApiVersion(service.version.value)) {
-    problems.push_back(
-        ProblemAt(service, service.version.at, "spec.version",
-                  fmt::format("must be a version such as v1, v1beta2 or v0alpha1, not {}", Shown(service.version.value))));
+    problems.push_back(ProblemAt(
+        service, service.version.at, "spec.version",
+        fmt::format("must be a version such as v1, v1beta2 or v0alpha1, not {}", Shown(service.version.value))));
   }
 }
 
@@ -103,9 +104,9 @@ void ValidateName(const DataPlaneService& service, Problems& problems) {
   if (service.group.value.empty() || service.version.value.empty()) return;
   const std::string expected = service.version.value + "." + service.group.value;
   if (service.name.value == expected) return;
-  problems.push_back(ProblemAt(service, service.name.at, "metadata.name",
-                               fmt::format("must be <version>.<group> of the spec, {}, not {}", Shown(expected),
-                                           Shown(service.name.value))));
+  problems.push_back(ProblemAt(
+      service, service.name.at, "metadata.name",
+      fmt::format("must be <version>.<group> of the spec, {}, not {}", Shown(expected), Shown(service.name.value))));
 }
 
 void ValidatePlugin(const DataPlaneService& service, Problems& problems) {
@@ -114,10 +115,11 @@ void ValidatePlugin(const DataPlaneService& service, Problems& problems) {
   const bool required = !service.http_backend();
   if (required ? CheckPresent(service, service.plugin_id, "spec.pluginID", problems) : !id.empty()) {
     if (id.size() > kPluginIdBytesMax || !std::ranges::all_of(id, id_char) || !IsAlphanumeric(id.front())) {
-      problems.push_back(ProblemAt(service, service.plugin_id.at, "spec.pluginID",
-                                   fmt::format("must be at most {} letters, digits, '.', '_' or '-', the first a letter "
-                                               "or digit, not {}",
-                                               kPluginIdBytesMax, Shown(id))));
+      problems.push_back(
+          ProblemAt(service, service.plugin_id.at, "spec.pluginID",
+                    fmt::format("must be at most {} letters, digits, '.', '_' or '-', the first a letter "
+                                "or digit, not {}",
+                                kPluginIdBytesMax, Shown(id))));
     }
   }
   const bool has_type = required ? CheckPresent(service, service.plugin_type, "spec.pluginType", problems)
@@ -132,8 +134,8 @@ void ValidateBackend(const DataPlaneService& service, Problems& problems) {
   CheckOneOf(service, backend.type, "spec.backend.type", kBackendTypes, problems);
   if (!service.http_backend()) {
     if (backend.base_url.present) {
-      problems.push_back(ProblemAt(service, backend.base_url.at, "spec.backend.baseURL",
-                                   "is only for a backend of type http"));
+      problems.push_back(
+          ProblemAt(service, backend.base_url.at, "spec.backend.baseURL", "is only for a backend of type http"));
     }
     return;
   }
@@ -145,9 +147,10 @@ void ValidateBackend(const DataPlaneService& service, Problems& problems) {
 
 void ValidateMethod(const DataPlaneService& service, const Field& method, const std::string& name, Problems& problems) {
   if (method.value.empty() || std::ranges::find(kMethods, method.value) != kMethods.end()) return;
-  problems.push_back(ProblemAt(service, method.at, name,
-                               fmt::format("must be an HTTP method in upper case, or left out for every method, not {}{}",
-                                           Shown(method.value), DidYouMean(method.value, kMethods))));
+  problems.push_back(
+      ProblemAt(service, method.at, name,
+                fmt::format("must be an HTTP method in upper case, or left out for every method, not {}{}",
+                            Shown(method.value), DidYouMean(method.value, kMethods))));
 }
 
 void ValidateRoute(const DataPlaneService& service, const ServiceEntry& entry, const std::string& name,
@@ -165,8 +168,9 @@ void ValidateFixedService(const DataPlaneService& service, const ServiceEntry& e
   const std::string type = Shown(entry.type.value);
   for (const auto& [field, key] : {std::pair{&entry.method, "method"}, std::pair{&entry.path, "path"}}) {
     if (field->value.empty()) continue;
-    problems.push_back(ProblemAt(service, field->at, fmt::format("{}.{}", name, key),
-                                 fmt::format("is only for services of type route; {} has its paths by its type", type)));
+    problems.push_back(
+        ProblemAt(service, field->at, fmt::format("{}.{}", name, key),
+                  fmt::format("is only for services of type route; {} has its paths by its type", type)));
   }
   if (service.http_backend()) {
     problems.push_back(ProblemAt(service, entry.type.at, name + ".type",
@@ -206,8 +210,9 @@ void ValidateServiceList(const DataPlaneService& service, Problems& problems) {
     const auto [first, inserted] = first_of.emplace(IdentityOf(entry, *type), i);
     if (inserted) continue;
     const std::string_view what = is_route ? "declares the same method and path as" : "declares the same type as";
-    problems.push_back(ProblemAt(service, entry.at, name, fmt::format("{} spec.services[{}] in line {}", what, first->second,
-                                                                      service.services[first->second].at.line)));
+    problems.push_back(ProblemAt(
+        service, entry.at, name,
+        fmt::format("{} spec.services[{}] in line {}", what, first->second, service.services[first->second].at.line)));
   }
 }
 
@@ -217,7 +222,8 @@ std::string PlaceOf(const DataPlaneService& service) {
 }
 
 bool IsCaptureName(std::string_view name) {
-  return !name.empty() && !IsDigit(name[0]) && std::ranges::all_of(name, [](char c) { return IsAlphanumeric(c) || c == '_'; });
+  return !name.empty() && !IsDigit(name[0]) &&
+         std::ranges::all_of(name, [](char c) { return IsAlphanumeric(c) || c == '_'; });
 }
 
 // What a `{…}` segment captures: nullopt if it is none, else the name, with `wildcard` set for `{name...}`.
@@ -230,10 +236,11 @@ std::expected<std::string_view, std::string> CaptureName(std::string_view segmen
   const bool wildcard = name.ends_with("...");
   if (wildcard) name.remove_suffix(3);
   if (!IsCaptureName(name)) {
-    return std::unexpected(fmt::format("the name in {} must be letters, digits and '_', not starting with a digit",
-                                       Shown(segment)));
+    return std::unexpected(
+        fmt::format("the name in {} must be letters, digits and '_', not starting with a digit", Shown(segment)));
   }
-  if (name == "ns") return std::unexpected(std::string("the name in {ns} is taken: it is the namespace before the path"));
+  if (name == "ns")
+    return std::unexpected(std::string("the name in {ns} is taken: it is the namespace before the path"));
   if (wildcard && !is_last) return std::unexpected(fmt::format("{} must be the last segment", Shown(segment)));
   return name;
 }
@@ -257,7 +264,8 @@ std::expected<void, std::string> CheckLiteral(std::string_view segment) {
     if (IsAlphanumeric(c) || kMarks.contains(c)) continue;
     if (c == '%' && i + 2 < segment.size() && IsHex(segment[i + 1]) && IsHex(segment[i + 2])) continue;
     if (c == '?' || c == '#') return std::unexpected(fmt::format("must be a path alone, without '{}'", c));
-    return std::unexpected(fmt::format("the segment {} has a character that must be percent-encoded in a URL", Shown(segment)));
+    return std::unexpected(
+        fmt::format("the segment {} has a character that must be percent-encoded in a URL", Shown(segment)));
   }
   const std::string decoded = PercentDecoded(segment);
   if (decoded == "." || decoded == "..") return std::unexpected(std::string("must not have '.' or '..' segments"));
@@ -300,7 +308,8 @@ std::expected<void, std::string> CheckAuthority(std::string_view authority) {
 }
 
 std::expected<void, std::string> CheckUrlPath(std::string_view path) {
-  if (path.contains('?') || path.contains('#')) return std::unexpected(std::string("must not have a query or fragment"));
+  if (path.contains('?') || path.contains('#'))
+    return std::unexpected(std::string("must not have a query or fragment"));
   std::expected<void, std::string> checked;
   ForEachPart(path.substr(std::min<size_t>(1, path.size())), '/', [&](std::string_view segment, bool) {
     if (checked) checked = CheckLiteral(segment);
@@ -360,7 +369,9 @@ std::expected<void, std::string> CheckRoutePath(std::string_view path) {
 
 std::expected<void, std::string> CheckBaseUrl(std::string_view url) {
   if (url.starts_with("unix:")) return CheckUnixPath(url.substr(5));
-  const std::string_view scheme = url.starts_with("http://") ? "http://" : url.starts_with("https://") ? "https://" : "";
+  const std::string_view scheme = url.starts_with("http://")    ? "http://"
+                                  : url.starts_with("https://") ? "https://"
+                                                                : "";
   if (scheme.empty()) {
     return std::unexpected(
         fmt::format("must be http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH] or unix:PATH, not {}", Shown(url)));
@@ -384,8 +395,8 @@ void ValidateServices(std::span<const DataPlaneService> services, std::vector<Pr
   for (const DataPlaneService& service : services) {
     ValidateService(service, problems);
     if (service.group.value.empty() || service.version.value.empty()) continue;
-    const auto [owner, inserted] = owners.emplace(std::pair{std::string_view(service.group.value),
-                                                            std::string_view(service.version.value)}, &service);
+    const auto [owner, inserted] = owners.emplace(
+        std::pair{std::string_view(service.group.value), std::string_view(service.version.value)}, &service);
     if (inserted) continue;
     problems.push_back(ProblemAt(service, service.group.at, "spec.group",
                                  fmt::format("{}/{} is already declared by {}", service.group.value,

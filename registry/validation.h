@@ -1,8 +1,8 @@
 // What must hold of a DataPlaneService before it may carry requests, and of all of them together.
 //
 // Kubernetes lets almost anything through here (reference implementations accept any string and fail later, some by a
-// crash), so each rule is ours: names that can be undone on delete, patterns that the route table can hold, and one owner
-// for each group and version.
+// crash), so each rule is ours: names that can be undone on delete, patterns that the route table can hold, and one
+// owner for each group and version.
 
 #pragma once
 

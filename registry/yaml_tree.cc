@@ -43,7 +43,8 @@ bool IsHexOrOctal(std::string_view text) {
 
 bool IsNumber(std::string_view text) {
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
-  if (text == ".inf" || text == ".Inf" || text == ".INF" || text == ".nan" || text == ".NaN" || text == ".NAN") return true;
+  if (text == ".inf" || text == ".Inf" || text == ".INF" || text == ".nan" || text == ".NaN" || text == ".NAN")
+    return true;
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   if (text.empty() || !(digit(text[0]) || (text.size() > 1 && text[0] == '.' && digit(text[1])))) return false;
   if (IsHexOrOctal(text)) return true;
@@ -57,13 +58,19 @@ Kind KindOfPlain(std::string_view text) {
   return IsNumber(text) ? Kind::kNumber : Kind::kString;
 }
 
-// Builds the trees from yaml-cpp's events. `open_` is the path from the root to the mapping or list that is being filled.
+// Builds the trees from yaml-cpp's events. `open_` is the path from the root to the mapping or list that is being
+// filled.
 class TreeBuilder final : public YAML::EventHandler {
  public:
   TreeBuilder(YamlFile& out, std::string_view file, const YamlLimits& limits, std::vector<Problem>& problems)
       : out_(out), file_(file), limits_(limits), problems_(problems) {}
 
   void OnDocumentStart(const YAML::Mark& mark) override {
+    // yaml-cpp finds empty documents without end before some characters that begin nothing (a comma between objects).
+    if (documents_count_ > 0 && PositionOf(mark) == document_at_) {
+      throw Refusal(document_at_, "is not valid YAML or JSON: nothing can begin here");
+    }
+    document_at_ = PositionOf(mark);
     if (++documents_count_ > limits_.documents_max) {
       throw Refusal(PositionOf(mark), fmt::format("has more than {} documents", limits_.documents_max));
     }
@@ -198,7 +205,10 @@ class TreeBuilder final : public YAML::EventHandler {
   void ReportIfTwice(Opened& parent, std::vector<YamlNode::Entry>::iterator first, SourcePosition at) {
     if (first == parent.node->entries.end()) return;
     parent.drop_value = true;
-    problems_.push_back({std::string(file_), at.line, at.column, {},
+    problems_.push_back({std::string(file_),
+                         at.line,
+                         at.column,
+                         {},
                          fmt::format("the key {} is given twice in one mapping (first in line {})", Shown(first->key),
                                      first->key_at.line)});
   }
@@ -216,6 +226,7 @@ class TreeBuilder final : public YAML::EventHandler {
   std::unordered_map<const YamlNode*, size_t> written_out_;
   size_t nodes_count_ = 0;
   size_t documents_count_ = 0;
+  SourcePosition document_at_;
 };
 
 // The position of the byte `offset` of `bytes`.
@@ -282,12 +293,18 @@ const YamlNode* YamlNode::Find(std::string_view key) const {
 
 std::string_view ToString(YamlNode::Kind kind) {
   switch (kind) {
-    case Kind::kNull: return "null";
-    case Kind::kBool: return "a boolean";
-    case Kind::kNumber: return "a number";
-    case Kind::kString: return "a string";
-    case Kind::kList: return "a list";
-    case Kind::kMap: return "a mapping";
+    case Kind::kNull:
+      return "null";
+    case Kind::kBool:
+      return "a boolean";
+    case Kind::kNumber:
+      return "a number";
+    case Kind::kString:
+      return "a string";
+    case Kind::kList:
+      return "a list";
+    case Kind::kMap:
+      return "a mapping";
   }
   return "unknown";
 }

@@ -1,8 +1,8 @@
 // A YAML or JSON file as trees with positions, one per document, within limits.
 //
-// It keeps what a manifest needs and yaml-cpp's own Node does not: where every key and value stands, whether a scalar was
-// quoted, and keys that are given twice. Aliases share the node that they name, so that a file of nested aliases (the
-// "billion laughs") costs no memory; what it would be when written out is counted, and refused beyond the limit.
+// It keeps what a manifest needs and yaml-cpp's own Node does not: where every key and value stands, whether a scalar
+// was quoted, and keys that are given twice. Aliases share the node that they name, so that a file of nested aliases
+// (the "billion laughs") costs no memory; what it would be when written out is counted, and refused beyond the limit.
 
 #pragma once
 

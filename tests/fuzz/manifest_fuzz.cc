@@ -1,5 +1,6 @@
-// Goal: no bytes in a manifest crash, hang or bloat the control plane, and what passes validation compiles. Method: read,
-// validate, compile; every service that is accepted must be one whose patterns the route table takes or names as a problem.
+// Goal: no bytes in a manifest crash, hang or bloat the control plane, and what passes validation compiles. Method:
+// read, validate, compile; every service that is accepted must be one whose patterns the route table takes or names as
+// a problem.
 
 #include <cstddef>
 #include <cstdint>
@@ -22,10 +23,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     DPA_ASSERT(ToString(problem).starts_with("fuzz.yaml:"));
   }
   if (!manifests.problems.empty()) return 0;
-  const RouteSupport everything = {{ServiceType::kQuery, ServiceType::kRoute, ServiceType::kResource, ServiceType::kHealth,
-                                    ServiceType::kStream, ServiceType::kAdmission, ServiceType::kConversion,
-                                    ServiceType::kDatasourceProxy},
-                                   true};
+  const RouteSupport everything = {
+      {ServiceType::kQuery, ServiceType::kRoute, ServiceType::kResource, ServiceType::kHealth, ServiceType::kStream,
+       ServiceType::kAdmission, ServiceType::kConversion, ServiceType::kDatasourceProxy},
+      true};
   const CompiledRoutes compiled = CompileRoutes(manifests.services, everything);
   DPA_ASSERT(compiled.warnings.empty());
   return 0;

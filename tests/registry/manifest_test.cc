@@ -90,9 +90,10 @@ TEST(Manifest, ReadsAnObjectWithItsPositions) {
 }
 
 TEST(Manifest, ReadsTheSameObjectFromJson) {
-  const Manifests manifests = Parse("{\n\t\"apiVersion\":\"aggregation.grafana.app/v0alpha1\",\"kind\":\"DataPlaneService\",\n"
-                                    "\t\"metadata\":{\"name\":\"v1.g\",\"annotations\":{\"face\":\"\\ud83d\\ude00 \\u00e4 \\/\"}},\n"
-                                    "\t\"spec\":{\"pluginID\":\"p\",\"pluginType\":\"app\",\"group\":\"g\",\"version\":\"v1\",\"services\":null}}\n");
+  const Manifests manifests = Parse(
+      "{\n\t\"apiVersion\":\"aggregation.grafana.app/v0alpha1\",\"kind\":\"DataPlaneService\",\n"
+      "\t\"metadata\":{\"name\":\"v1.g\",\"annotations\":{\"face\":\"\\ud83d\\ude00 \\u00e4 \\/\"}},\n"
+      "\t\"spec\":{\"pluginID\":\"p\",\"pluginType\":\"app\",\"group\":\"g\",\"version\":\"v1\",\"services\":null}}\n");
   EXPECT_THAT(Lines(manifests.problems), IsEmpty());
   ASSERT_EQ(manifests.services.size(), 1u);
   EXPECT_EQ(manifests.services[0].group.value, "g");
@@ -133,10 +134,12 @@ items:
 }
 
 TEST(Manifest, TakesWhatAnApiServerPrints) {
-  EXPECT_THAT(Complaints(std::string(kGood) + "status: {conditions: [{type: Available, status: \"True\"}]}\n"), IsEmpty());
-  EXPECT_THAT(Complaints(With("  labels:", "  uid: 0b1c\n  resourceVersion: \"12\"\n  generation: 3\n"
-                                           "  creationTimestamp: 2024-01-01T00:00:00Z\n  managedFields: []\n"
-                                           "  finalizers: null\n  labels:")),
+  EXPECT_THAT(Complaints(std::string(kGood) + "status: {conditions: [{type: Available, status: \"True\"}]}\n"),
+              IsEmpty());
+  EXPECT_THAT(Complaints(With("  labels:",
+                              "  uid: 0b1c\n  resourceVersion: \"12\"\n  generation: 3\n"
+                              "  creationTimestamp: 2024-01-01T00:00:00Z\n  managedFields: []\n"
+                              "  finalizers: null\n  labels:")),
               IsEmpty());
 }
 
@@ -163,82 +166,117 @@ struct Case {
 
 TEST(Manifest, SaysWhereAndWhatIsWrong) {
   const std::vector<Case> cases = {
-      {"another kind", "apiVersion: v1\nkind: ConfigMap\n",
+      {"another kind",
+       "apiVersion: v1\nkind: ConfigMap\n",
        {"a.yaml:1:13: apiVersion: must be aggregation.grafana.app/v0alpha1, not \"v1\"",
         "a.yaml:2:7: kind: must be DataPlaneService, not \"ConfigMap\""}},
       {"a scalar document", "hello\n", {"a.yaml:1:1: must be a DataPlaneService object, not a string"}},
       {"a list document", "- a\n", {"a.yaml:1:1: must be a DataPlaneService object, not a list"}},
-      {"no metadata and spec", "apiVersion: aggregation.grafana.app/v0alpha1\nkind: DataPlaneService\n",
+      {"no metadata and spec",
+       "apiVersion: aggregation.grafana.app/v0alpha1\nkind: DataPlaneService\n",
        {"a.yaml:1:1: metadata: is required", "a.yaml:1:1: spec: is required"}},
-      {"unknown fields", With("  pluginID:", "  pluginId: x\n  color: red\n  pluginID:"),
-       {"a.yaml:10:3: spec.pluginId: unknown field; did you mean \"pluginID\"?", "a.yaml:11:3: spec.color: unknown field"}},
-      {"unknown field at the top", With("spec:", "specs: {}\nspec:"),
+      {"unknown fields",
+       With("  pluginID:", "  pluginId: x\n  color: red\n  pluginID:"),
+       {"a.yaml:10:3: spec.pluginId: unknown field; did you mean \"pluginID\"?",
+        "a.yaml:11:3: spec.color: unknown field"}},
+      {"unknown field at the top",
+       With("spec:", "specs: {}\nspec:"),
        {"a.yaml:9:1: specs: unknown field; did you mean \"spec\"?"}},
-      {"unknown field of a service", With("method: GET", "methods: GET"),
+      {"unknown field of a service",
+       With("method: GET", "methods: GET"),
        {"a.yaml:17:7: spec.services[1].methods: unknown field; did you mean \"method\"?"}},
-      {"a key given twice", With("  group:", "  pluginID: other\n  group:"),
+      {"a key given twice",
+       With("  group:", "  pluginID: other\n  group:"),
        {"a.yaml:12:3: the key \"pluginID\" is given twice in one mapping (first in line 10)"}},
-      {"a number as string", With("pluginID: prometheus", "pluginID: 7"),
+      {"a number as string",
+       With("pluginID: prometheus", "pluginID: 7"),
        {"a.yaml:10:13: spec.pluginID: must be a string, but 7 is a number: put it in quotes"}},
-      {"a boolean label", With("\"metrics\"", "yes"),
+      {"a boolean label",
+       With("\"metrics\"", "yes"),
        {"a.yaml:6:11: metadata.labels[team]: must be a string, but yes is a boolean: put it in quotes"}},
-      {"a mapping as string", With("group: prometheus.grafana.app", "group: {a: b}"),
+      {"a mapping as string",
+       With("group: prometheus.grafana.app", "group: {a: b}"),
        {"a.yaml:12:10: spec.group: must be a string, not a mapping", "a.yaml:12:10: spec.group: must not be empty"}},
-      {"services as mapping", With("    - type: query\n    - type: route\n      method: GET\n      path: /things/{id}\n",
-                                   "    type: query\n"),
+      {"services as mapping",
+       With("    - type: query\n    - type: route\n      method: GET\n      path: /things/{id}\n", "    type: query\n"),
        {"a.yaml:15:5: spec.services: must be a list, not a mapping"}},
-      {"a service as string", With("- type: query", "- query"),
+      {"a service as string",
+       With("- type: query", "- query"),
        {"a.yaml:15:7: spec.services[0]: must be a mapping, not a string"}},
-      {"a service without type", With("- type: route\n      method", "- method"), {"a.yaml:16:7: spec.services[1].type: is required"}},
-      {"a namespace", With("  labels:", "  namespace: default\n  labels:"),
+      {"a service without type",
+       With("- type: route\n      method", "- method"),
+       {"a.yaml:16:7: spec.services[1].type: is required"}},
+      {"a namespace",
+       With("  labels:", "  namespace: default\n  labels:"),
        {"a.yaml:5:14: metadata.namespace: must be left out: a DataPlaneService is cluster-scoped"}},
-      {"a merge key", With("  pluginID:", "  <<: {a: b}\n  pluginID:"),
+      {"a merge key",
+       With("  pluginID:", "  <<: {a: b}\n  pluginID:"),
        {"a.yaml:10:3: spec.<<: merge keys are not supported; write the fields out"}},
-      {"missing fields", With("  pluginID: prometheus\n  pluginType: datasource\n", ""),
+      {"missing fields",
+       With("  pluginID: prometheus\n  pluginType: datasource\n", ""),
        {"a.yaml:10:3: spec.pluginID: is required", "a.yaml:10:3: spec.pluginType: is required"}},
       {"a null field", With("pluginID: prometheus", "pluginID: null"), {"a.yaml:10:3: spec.pluginID: is required"}},
-      {"an empty field", With("pluginID: prometheus", "pluginID: \"\""), {"a.yaml:10:13: spec.pluginID: must not be empty"}},
-      {"a wrong name", With("name: v0alpha1.prometheus", "name: prometheus"),
+      {"an empty field",
+       With("pluginID: prometheus", "pluginID: \"\""),
+       {"a.yaml:10:13: spec.pluginID: must not be empty"}},
+      {"a wrong name",
+       With("name: v0alpha1.prometheus", "name: prometheus"),
        {"a.yaml:4:9: metadata.name: must be <version>.<group> of the spec, \"v0alpha1.prometheus.grafana.app\", not "
         "\"prometheus.grafana.app\""}},
-      {"an unknown plugin type", With("pluginType: datasource", "pluginType: data-source"),
-       {"a.yaml:11:15: spec.pluginType: must be one of app, datasource, not \"data-source\"; did you mean \"datasource\"?"}},
-      {"an id with a slash", With("pluginID: prometheus", "pluginID: ../x"),
-       {"a.yaml:10:13: spec.pluginID: must be at most 128 letters, digits, '.', '_' or '-', the first a letter or digit, not "
+      {"an unknown plugin type",
+       With("pluginType: datasource", "pluginType: data-source"),
+       {"a.yaml:11:15: spec.pluginType: must be one of app, datasource, not \"data-source\"; did you mean "
+        "\"datasource\"?"}},
+      {"an id with a slash",
+       With("pluginID: prometheus", "pluginID: ../x"),
+       {"a.yaml:10:13: spec.pluginID: must be at most 128 letters, digits, '.', '_' or '-', the first a letter or "
+        "digit, not "
         "\"../x\""}},
-      {"an unknown service", With("type: query", "type: querry"),
+      {"an unknown service",
+       With("type: query", "type: querry"),
        {"a.yaml:15:13: spec.services[0].type: must be one of query, route, health, stream, admission, conversion, "
         "datasource-proxy, not \"querry\"; did you mean \"query\"?"}},
-      {"a method in lower case", With("method: GET", "method: get"),
-       {"a.yaml:17:15: spec.services[1].method: must be an HTTP method in upper case, or left out for every method, not "
+      {"a method in lower case",
+       With("method: GET", "method: get"),
+       {"a.yaml:17:15: spec.services[1].method: must be an HTTP method in upper case, or left out for every method, "
+        "not "
         "\"get\"; did you mean \"GET\"?"}},
-      {"a path of a query", With("- type: query", "- type: query\n      path: /x"),
-       {"a.yaml:16:13: spec.services[0].path: is only for services of type route; \"query\" has its paths by its type"}},
-      {"the same type twice", With("- type: query", "- type: query\n    - type: query"),
+      {"a path of a query",
+       With("- type: query", "- type: query\n      path: /x"),
+       {"a.yaml:16:13: spec.services[0].path: is only for services of type route; \"query\" has its paths by its "
+        "type"}},
+      {"the same type twice",
+       With("- type: query", "- type: query\n    - type: query"),
        {"a.yaml:16:7: spec.services[1]: declares the same type as spec.services[0] in line 15"}},
-      {"the same route twice", With("- type: query", "- {type: route, method: GET, path: '/things/{other}'}"),
+      {"the same route twice",
+       With("- type: query", "- {type: route, method: GET, path: '/things/{other}'}"),
        {"a.yaml:16:7: spec.services[1]: declares the same method and path as spec.services[0] in line 15"}},
-      {"syntax", With("kind: DataPlaneService", "kind: [DataPlaneService"),
+      {"syntax",
+       With("kind: DataPlaneService", "kind: [DataPlaneService"),
        {"a.yaml:3:9: is not valid YAML or JSON: end of sequence flow not found"}},
-      {"a tag", With("pluginID: prometheus", "pluginID: !!binary cHJv"),
+      {"a tag",
+       With("pluginID: prometheus", "pluginID: !!binary cHJv"),
        {"a.yaml:10:13: has the tag \"tag:yaml.org,2002:binary\", which manifests do not use"}},
-      {"control bytes in values are escaped", With("pluginType: datasource", "pluginType: \"a\\u001b\\n\""),
+      {"control bytes in values are escaped",
+       With("pluginType: datasource", "pluginType: \"a\\u001b\\n\""),
        {"a.yaml:11:15: spec.pluginType: must be one of app, datasource, not \"a\\u001b\\n\""}},
   };
-  for (const Case& test : cases) EXPECT_THAT(Complaints(test.text), ::testing::ElementsAreArray(test.complaints)) << test.what;
+  for (const Case& test : cases)
+    EXPECT_THAT(Complaints(test.text), ::testing::ElementsAreArray(test.complaints)) << test.what;
 }
 
 TEST(Manifest, CollectsEveryProblemOfEveryDocument) {
   const std::string text = With("pluginType: datasource", "pluginType: x") + "---\nkind: Pod\n---\n" +
                            With("version: v0alpha1", "version: 1");
-  EXPECT_THAT(Complaints(text),
-              ElementsAre("a.yaml:20:1: apiVersion: is required and must be aggregation.grafana.app/v0alpha1",
-                          "a.yaml:20:7: kind: must be DataPlaneService, not \"Pod\"",
-                          "a.yaml:34:12: spec.version: must be a string, but 1 is a number: put it in quotes",
-                          "a.yaml:11:15: spec.pluginType: must be one of app, datasource, not \"x\"",
-                          "a.yaml:34:12: spec.version: must be a version such as v1, v1beta2 or v0alpha1, not \"1\"",
-                          "a.yaml:25:9: metadata.name: must be <version>.<group> of the spec, \"1.prometheus.grafana.app\", "
-                          "not \"v0alpha1.prometheus.grafana.app\""));
+  EXPECT_THAT(
+      Complaints(text),
+      ElementsAre("a.yaml:20:1: apiVersion: is required and must be aggregation.grafana.app/v0alpha1",
+                  "a.yaml:20:7: kind: must be DataPlaneService, not \"Pod\"",
+                  "a.yaml:34:12: spec.version: must be a string, but 1 is a number: put it in quotes",
+                  "a.yaml:11:15: spec.pluginType: must be one of app, datasource, not \"x\"",
+                  "a.yaml:34:12: spec.version: must be a version such as v1, v1beta2 or v0alpha1, not \"1\"",
+                  "a.yaml:25:9: metadata.name: must be <version>.<group> of the spec, \"1.prometheus.grafana.app\", "
+                  "not \"v0alpha1.prometheus.grafana.app\""));
 }
 
 TEST(Manifest, KeepsTheDocumentsBeforeASyntaxError) {
@@ -247,8 +285,27 @@ TEST(Manifest, KeepsTheDocumentsBeforeASyntaxError) {
   EXPECT_EQ(manifests.problems.size(), 1u);
 }
 
+TEST(Manifest, ReadsJsonObjectsOneAfterAnother) {
+  const std::string object =
+      R"({"apiVersion":"aggregation.grafana.app/v0alpha1","kind":"DataPlaneService","metadata":{"name":"v1.a"},)"
+      R"("spec":{"pluginID":"p","pluginType":"app","group":"a","version":"v1"}})";
+  EXPECT_EQ(Parse(object + "\n" + object).services.size(), 2u);
+  EXPECT_THAT(Complaints(object + ",\n" + object),
+              ElementsAre("a.yaml:1:173: is not valid YAML or JSON: nothing can begin here"));
+  EXPECT_THAT(Complaints(object + "}"), ElementsAre("a.yaml:1:173: is not valid YAML or JSON: illegal flow end"));
+}
+
+TEST(Manifest, TakesAByteOrderMarkAndCarriageReturns) {
+  std::string text = "\xef\xbb\xbf";
+  for (const char c : kGood) text += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  EXPECT_THAT(Complaints(text), IsEmpty());
+  ASSERT_EQ(Parse(text).services.size(), 1u);
+  EXPECT_EQ(Parse(text).services[0].plugin_id.value, "prometheus");
+}
+
 TEST(Manifest, RefusesWhatIsNotText) {
-  EXPECT_THAT(Complaints(std::string("a: b\nc\0d", 8)), ElementsAre("a.yaml:2:2: has a NUL byte; manifests are UTF-8 text"));
+  EXPECT_THAT(Complaints(std::string("a: b\nc\0d", 8)),
+              ElementsAre("a.yaml:2:2: has a NUL byte; manifests are UTF-8 text"));
   EXPECT_THAT(Complaints("a: \xff\xfe"), ElementsAre("a.yaml: is not UTF-8 text"));
 }
 
@@ -294,7 +351,7 @@ TEST(Manifest, RefusesTwoOwnersOfAGroupAndVersionNamingBothFiles) {
   Manifests manifests;
   ParseManifest(kGood, "a.yaml", {}, manifests);
   ParseManifest(kGood, "b.yaml", {}, manifests);
-  ParseManifest(With("name: v0alpha1", "name: v1") , "c.yaml", {}, manifests);
+  ParseManifest(With("name: v0alpha1", "name: v1"), "c.yaml", {}, manifests);
   manifests.services.back().version.value = "v1";
   ValidateServices(manifests.services, manifests.problems);
   EXPECT_THAT(Lines(manifests.problems),
@@ -316,7 +373,8 @@ class ManifestFolderTest : public ::testing::Test {
 };
 
 TEST_F(ManifestFolderTest, ReadsManifestsInTheOrderOfNames) {
-  for (const char* name : {"b.yml", "a.yaml", "c.json", "notes.txt", ".hidden.yaml", "a.yaml~", "a.yaml.bak"}) Write(name, "x");
+  for (const char* name : {"b.yml", "a.yaml", "c.json", "notes.txt", ".hidden.yaml", "a.yaml~", "a.yaml.bak"})
+    Write(name, "x");
   std::filesystem::create_directory(folder_ / "sub");
   const ManifestFolder read = ReadManifestFolder(folder_, {});
   EXPECT_THAT(Lines(read.problems), IsEmpty());
@@ -334,9 +392,10 @@ TEST_F(ManifestFolderTest, SaysWhichFileCannotBeRead) {
   ManifestLimits limits;
   limits.file_bytes_max = 100;
   const ManifestFolder read = ReadManifestFolder(folder_, limits);
-  EXPECT_THAT(Lines(read.problems), ElementsAre((folder_ / "a.yaml").string() + ": cannot be opened: No such file or directory",
-                                                (folder_ / "b.yaml").string() + ": is not a regular file",
-                                                (folder_ / "c.yaml").string() + ": is larger than 100 bytes"));
+  EXPECT_THAT(Lines(read.problems),
+              ElementsAre((folder_ / "a.yaml").string() + ": cannot be opened: No such file or directory",
+                          (folder_ / "b.yaml").string() + ": is not a regular file",
+                          (folder_ / "c.yaml").string() + ": is larger than 100 bytes"));
   EXPECT_EQ(read.files.size(), 1u);
 }
 

@@ -1,6 +1,6 @@
-// Goal: what stands in the folder is what is served, soon after any kind of change, and nothing bad ever replaces something
-// good. Method: a watcher on a temporary folder; the test changes files as people and tools do, and waits, up to a bound, for
-// the state that a user would see.
+// Goal: what stands in the folder is what is served, soon after any kind of change, and nothing bad ever replaces
+// something good. Method: a watcher on a temporary folder; the test changes files as people and tools do, and waits, up
+// to a bound, for the state that a user would see.
 
 #include "registry/manifest_watcher.h"
 
@@ -141,7 +141,8 @@ TEST_F(ManifestWatcherTest, AnEmptyFolderIsGoodAndAMissingOneIsNot) {
   options.folder = root_ / "missing";
   ManifestWatcher missing(options, {});
   ASSERT_THAT(missing.LoadOnce(), SizeIs(1));
-  EXPECT_THAT(ToString(missing.LoadOnce()[0]), HasSubstr("missing: the folder of manifests cannot be read: No such file"));
+  EXPECT_THAT(ToString(missing.LoadOnce()[0]),
+              HasSubstr("missing: the folder of manifests cannot be read: No such file"));
   EXPECT_EQ(missing.status().generation, 0u);
 }
 
@@ -151,7 +152,8 @@ TEST_F(ManifestWatcherTest, ABadFolderPublishesNothingAndNamesEveryProblem) {
   Make(Options());
   const std::vector<Problem> problems = watcher_->LoadOnce();
   ASSERT_THAT(problems, SizeIs(2));
-  EXPECT_EQ(ToString(problems[0]), (folder_ / "b.yaml").string() + ":7:10: spec.group: a/v1 is already declared by \"v1.a\" in " +
+  EXPECT_EQ(ToString(problems[0]), (folder_ / "b.yaml").string() +
+                                       ":7:10: spec.group: a/v1 is already declared by \"v1.a\" in " +
                                        (folder_ / "a.yaml").string() + ":1");
   EXPECT_EQ(ToString(problems[1]), (folder_ / "b.yaml").string() + ":10:1: extra: unknown field");
   EXPECT_THAT(generations_, IsEmpty());
@@ -309,7 +311,8 @@ TEST_F(ManifestWatcherTest, TellsWhatIsDeclaredButNotImplemented) {
   Make(Options());
   EXPECT_THAT(watcher_->LoadOnce(), IsEmpty());
   ASSERT_THAT(watcher_->status().warnings, SizeIs(1));
-  EXPECT_THAT(ToString(watcher_->status().warnings[0]), HasSubstr("a.yaml:9:14: spec.services[0]: type stream is not implemented"));
+  EXPECT_THAT(ToString(watcher_->status().warnings[0]),
+              HasSubstr("a.yaml:9:14: spec.services[0]: type stream is not implemented"));
 }
 
 TEST_F(ManifestWatcherTest, ReadingTheSameAgainPublishesNothing) {

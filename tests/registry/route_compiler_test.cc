@@ -1,5 +1,5 @@
-// Goal: each service type answers exactly its paths, and everything beside them stays with the delegate. Method: compile
-// manifests, match requests.
+// Goal: each service type answers exactly its paths, and everything beside them stays with the delegate. Method:
+// compile manifests, match requests.
 
 #include "registry/route_compiler.h"
 
@@ -27,9 +27,10 @@ const RouteSupport kEverything = {
 CompiledRoutes Compile(const std::string& services, const RouteSupport& support = kEverything,
                        const std::string& plugin = "pluginID: p-app, pluginType: app") {
   Manifests manifests;
-  ParseManifest("{apiVersion: aggregation.grafana.app/v0alpha1, kind: DataPlaneService, metadata: {name: v1.g.example}, spec: {" +
-                    plugin + ", group: g.example, version: v1, services: " + services + "}}",
-                "a.yaml", {}, manifests);
+  ParseManifest(
+      "{apiVersion: aggregation.grafana.app/v0alpha1, kind: DataPlaneService, metadata: {name: v1.g.example}, spec: {" +
+          plugin + ", group: g.example, version: v1, services: " + services + "}}",
+      "a.yaml", {}, manifests);
   ValidateServices(manifests.services, manifests.problems);
   EXPECT_TRUE(manifests.problems.empty()) << ToString(manifests.problems.at(0));
   return CompileRoutes(manifests.services, support);
@@ -69,23 +70,30 @@ TEST(RouteCompiler, EachTypeAnswersItsPaths) {
       {"[{type: query}]", "POST", "/apis/other/v1/namespaces/n/datasources/u/query", "delegate"},
       {"[{type: route}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/resources", "resource ns=n uid=u"},
       {"[{type: route}]", "PUT", "/apis/g.example/v1/namespaces/n/connections/u/resources", "resource ns=n uid=u"},
-      {"[{type: route}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/resources/a/b", "resource ns=n uid=u path=a/b"},
-      {"[{type: route}]", "GET", "/apis/g.example/v1/namespaces/n/connections/u/resources/", "resource ns=n uid=u path="},
+      {"[{type: route}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/resources/a/b",
+       "resource ns=n uid=u path=a/b"},
+      {"[{type: route}]", "GET", "/apis/g.example/v1/namespaces/n/connections/u/resources/",
+       "resource ns=n uid=u path="},
       {"[{type: route, method: GET}]", "POST", "/apis/g.example/v1/namespaces/n/connections/u/resources/a", "delegate"},
       {"[{type: route, path: '/things/{id}'}]", "PATCH", "/apis/g.example/v1/namespaces/n/things/7", "route ns=n id=7"},
       {"[{type: route, path: '/things/{id}'}]", "GET", "/apis/g.example/v1/namespaces/n/things", "delegate"},
-      {"[{type: route, path: '/things/{id}'}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/resources", "delegate"},
+      {"[{type: route, path: '/things/{id}'}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/resources",
+       "delegate"},
       {"[{type: route, method: GET, path: /foo}]", "GET", "/apis/g.example/v1/namespaces/n/foo", "route ns=n"},
       {"[{type: route, method: GET, path: /foo}]", "HEAD", "/apis/g.example/v1/namespaces/n/foo", "route ns=n"},
       {"[{type: route, method: GET, path: /foo}]", "POST", "/apis/g.example/v1/namespaces/n/foo", "delegate"},
       {"[{type: route, method: GET, path: /foo}]", "GET", "/apis/g.example/v1/namespaces/n/foo/bar", "delegate"},
-      {"[{type: route, path: '/files/{rest...}'}]", "GET", "/apis/g.example/v1/namespaces/n/files/a/b", "route ns=n rest=a/b"},
+      {"[{type: route, path: '/files/{rest...}'}]", "GET", "/apis/g.example/v1/namespaces/n/files/a/b",
+       "route ns=n rest=a/b"},
       {"[{type: health}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/health", "health ns=n uid=u"},
       {"[{type: health}]", "GET", "/apis/g.example/v1/namespaces/n/connections/u/health", "health ns=n uid=u"},
-      {"[{type: stream}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/stream/a/b", "stream ns=n uid=u path=a/b"},
-      {"[{type: stream}]", "POST", "/apis/g.example/v1/namespaces/n/connections/u/stream/a", "stream ns=n uid=u path=a"},
+      {"[{type: stream}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/stream/a/b",
+       "stream ns=n uid=u path=a/b"},
+      {"[{type: stream}]", "POST", "/apis/g.example/v1/namespaces/n/connections/u/stream/a",
+       "stream ns=n uid=u path=a"},
       {"[{type: stream}]", "GET", "/apis/g.example/v1/namespaces/n/connections/u/stream", "delegate"},
-      {"[{type: datasource-proxy}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/proxy", "datasource-proxy ns=n uid=u"},
+      {"[{type: datasource-proxy}]", "GET", "/apis/g.example/v1/namespaces/n/datasources/u/proxy",
+       "datasource-proxy ns=n uid=u"},
       {"[{type: datsource-proxy}]", "PUT", "/apis/g.example/v1/namespaces/n/connections/u/proxy/a",
        "datasource-proxy ns=n uid=u path=a"},
       {"[{type: admission}]", "POST", "/apis/g.example/v1/admission/mutate", "admission"},
@@ -98,7 +106,8 @@ TEST(RouteCompiler, EachTypeAnswersItsPaths) {
     const CompiledRoutes compiled = Compile(row.services);
     EXPECT_THAT(compiled.problems, IsEmpty());
     EXPECT_THAT(compiled.warnings, IsEmpty());
-    EXPECT_EQ(Answer(compiled.table, row.method, row.path), row.answer) << row.services << " " << row.method << " " << row.path;
+    EXPECT_EQ(Answer(compiled.table, row.method, row.path), row.answer)
+        << row.services << " " << row.method << " " << row.path;
   }
 }
 
@@ -115,7 +124,8 @@ TEST(RouteCompiler, TheTargetNamesTheServiceAndItsBackend) {
   EXPECT_EQ(match.target->backend_url, "");
   EXPECT_EQ(match.target->path, "/a/{b}");
 
-  const CompiledRoutes http = Compile("[{type: route, path: /a}]", kEverything, "backend: {type: http, baseURL: 'http://h:1'}");
+  const CompiledRoutes http =
+      Compile("[{type: route, path: /a}]", kEverything, "backend: {type: http, baseURL: 'http://h:1'}");
   http.table.Match("GET", "/apis/g.example/v1/namespaces/n/a", match);
   ASSERT_NE(match.target, nullptr);
   EXPECT_EQ(match.target->backend_url, "http://h:1");
@@ -130,20 +140,24 @@ std::vector<std::string> Lines(const std::vector<Problem>& problems) {
 
 TEST(RouteCompiler, WhatIsNotImplementedGoesToTheDelegateWithAWarning) {
   const RouteSupport query_only = {{ServiceType::kQuery}, false};
-  const CompiledRoutes compiled = Compile("[{type: query}, {type: route}, {type: route, path: /a}, {type: datsource-proxy}]", query_only);
+  const CompiledRoutes compiled =
+      Compile("[{type: query}, {type: route}, {type: route, path: /a}, {type: datsource-proxy}]", query_only);
   EXPECT_THAT(compiled.problems, IsEmpty());
-  EXPECT_THAT(Lines(compiled.warnings),
-              ElementsAre("spec.services[1]: type route without a path is not implemented in this build; its requests go to the delegate",
-                          "spec.services[2]: type route is not implemented in this build; its requests go to the delegate",
-                          "spec.services[3]: type datsource-proxy is not implemented in this build; its requests go to the delegate"));
+  EXPECT_THAT(
+      Lines(compiled.warnings),
+      ElementsAre(
+          "spec.services[1]: type route without a path is not implemented in this build; its requests go to the "
+          "delegate",
+          "spec.services[2]: type route is not implemented in this build; its requests go to the delegate",
+          "spec.services[3]: type datsource-proxy is not implemented in this build; its requests go to the delegate"));
   EXPECT_EQ(Answer(compiled.table, "GET", "/apis/g.example/v1/namespaces/n/a"), "delegate");
   EXPECT_EQ(Answer(compiled.table, "GET", "/apis/g.example/v1/namespaces/n/datasources/u/proxy"), "delegate");
   EXPECT_EQ(Answer(compiled.table, "POST", "/apis/g.example/v1/namespaces/n/datasources/u/query"), "query ns=n uid=u");
 
   const CompiledRoutes http = Compile("[{type: route, path: /a}]", {{ServiceType::kRoute}, false},
                                       "backend: {type: http, baseURL: 'http://h:1'}");
-  EXPECT_THAT(Lines(http.warnings),
-              ElementsAre("spec.services[0]: a backend of type http is not implemented in this build; its requests go to the delegate"));
+  EXPECT_THAT(Lines(http.warnings), ElementsAre("spec.services[0]: a backend of type http is not implemented in this "
+                                                "build; its requests go to the delegate"));
   EXPECT_EQ(Answer(http.table, "GET", "/apis/g.example/v1/namespaces/n/a"), "delegate");
 }
 
@@ -154,6 +168,15 @@ TEST(RouteCompiler, ARouteThatSpellsAnotherTypesPathIsAProblem) {
   EXPECT_EQ(compiled.problems[0].line, 1);
   EXPECT_EQ(compiled.problems[0].field, "spec.services[1]");
   EXPECT_THAT(compiled.problems[0].message, ::testing::HasSubstr("v1.g.example"));
+}
+
+TEST(RouteCompiler, APathThatTheTableCannotHoldIsAProblem) {
+  std::string path;
+  for (int i = 0; i < 100; ++i) path += "/s";
+  const CompiledRoutes compiled = Compile("[{type: route, path: " + path + "}]");
+  ASSERT_EQ(compiled.problems.size(), 1u);
+  EXPECT_EQ(compiled.problems[0].field, "spec.services[0]");
+  EXPECT_THAT(compiled.problems[0].message, ::testing::HasSubstr("segments"));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Goal: the grammars of names, versions, paths and URLs are exactly what the headers say. Method: tables of good and bad.
+// Goal: the grammars of names, versions, paths and URLs are exactly what the headers say. Method: tables of good and
+// bad.
 
 #include "registry/validation.h"
 
@@ -14,15 +15,17 @@ namespace dpa {
 namespace {
 
 TEST(Validation, KnowsApiVersions) {
-  for (const char* good : {"v1", "v0", "v2", "v10", "v0alpha1", "v1beta2", "v1alpha12"}) EXPECT_TRUE(IsApiVersion(good)) << good;
-  for (const char* bad : {"", "v", "1", "V1", "v01", "v1alpha", "v1alpha0", "v1alpha01", "v1gamma1", "v1beta1x", "v1.2", "v-1",
-                          "v1 ", "alpha1"}) {
+  for (const char* good : {"v1", "v0", "v2", "v10", "v0alpha1", "v1beta2", "v1alpha12"})
+    EXPECT_TRUE(IsApiVersion(good)) << good;
+  for (const char* bad : {"", "v", "1", "V1", "v01", "v1alpha", "v1alpha0", "v1alpha01", "v1gamma1", "v1beta1x", "v1.2",
+                          "v-1", "v1 ", "alpha1"}) {
     EXPECT_FALSE(IsApiVersion(bad)) << bad;
   }
 }
 
 TEST(Validation, KnowsDnsSubdomains) {
-  for (const char* good : {"a", "a.b", "prometheus.grafana.app", "a-b.c1", "0x.y"}) EXPECT_TRUE(IsDnsSubdomain(good)) << good;
+  for (const char* good : {"a", "a.b", "prometheus.grafana.app", "a-b.c1", "0x.y"})
+    EXPECT_TRUE(IsDnsSubdomain(good)) << good;
   for (const char* bad : {"", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "A", "a_b", "a b", "a/b", "{a}", "ä"}) {
     EXPECT_FALSE(IsDnsSubdomain(bad)) << bad;
   }
@@ -36,8 +39,8 @@ TEST(Validation, KnowsDnsSubdomains) {
 }
 
 TEST(Validation, KnowsRoutePaths) {
-  for (const char* good : {"/a", "/a/b-c_d.e~f", "/{id}", "/a/{id}/b/{other}", "/a/{rest...}", "/{rest...}", "/a%20b", "/%2F",
-                           "/a:b@c", "/{a_1}/{b}/{c}/{d}/{e}/{f}/{g}", "/...", "/.well-known"}) {
+  for (const char* good : {"/a", "/a/b-c_d.e~f", "/{id}", "/a/{id}/b/{other}", "/a/{rest...}", "/{rest...}", "/a%20b",
+                           "/%2F", "/a:b@c", "/{a_1}/{b}/{c}/{d}/{e}/{f}/{g}", "/...", "/.well-known"}) {
     const auto checked = CheckRoutePath(good);
     EXPECT_TRUE(checked.has_value()) << good << ": " << (checked ? "" : checked.error());
   }
@@ -78,14 +81,15 @@ TEST(Validation, KnowsRoutePaths) {
 }
 
 TEST(Validation, KnowsBaseUrls) {
-  for (const char* good : {"http://localhost:8080", "https://api.example.com", "http://10.0.0.1:1/base/path", "http://[::1]:80",
-                           "http://h/", "unix:/run/x.sock", "unix:x.sock", "http://h:65535"}) {
+  for (const char* good : {"http://localhost:8080", "https://api.example.com", "http://10.0.0.1:1/base/path",
+                           "http://[::1]:80", "http://h/", "unix:/run/x.sock", "unix:x.sock", "http://h:65535"}) {
     const auto checked = CheckBaseUrl(good);
     EXPECT_TRUE(checked.has_value()) << good << ": " << (checked ? "" : checked.error());
   }
   const std::vector<std::pair<std::string, const char*>> bad = {
       {"ftp://h", R"(must be http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH] or unix:PATH, not "ftp://h")"},
-      {"localhost:80", R"(must be http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH] or unix:PATH, not "localhost:80")"},
+      {"localhost:80",
+       R"(must be http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH] or unix:PATH, not "localhost:80")"},
       {"http://", R"(the host "" must be a name or an address)"},
       {"http://:80", R"(the host "" must be a name or an address)"},
       {"http://a b", R"(the host "a b" must be a name or an address)"},
@@ -125,7 +129,9 @@ std::vector<std::string> Complaints(const std::string& spec, const std::string& 
 using Strings = std::vector<std::string>;
 
 TEST(Validation, NeedsNoPluginForAnHttpBackend) {
-  EXPECT_EQ(Complaints("group: g, version: v1, backend: {type: http, baseURL: 'http://h:1'}, services: [{type: route}]"), Strings{});
+  EXPECT_EQ(
+      Complaints("group: g, version: v1, backend: {type: http, baseURL: 'http://h:1'}, services: [{type: route}]"),
+      Strings{});
   EXPECT_EQ(Complaints("pluginID: p, pluginType: app, group: g, version: v1, backend: {type: plugin}"), Strings{});
 }
 
@@ -142,7 +148,8 @@ TEST(Validation, RefusesContradictoryBackends) {
 }
 
 TEST(Validation, RefusesTheRegistrysOwnGroup) {
-  EXPECT_EQ(Complaints("pluginID: p, pluginType: app, group: aggregation.grafana.app, version: v1", "v1.aggregation.grafana.app"),
+  EXPECT_EQ(Complaints("pluginID: p, pluginType: app, group: aggregation.grafana.app, version: v1",
+                       "v1.aggregation.grafana.app"),
             Strings{"spec.group: must not be aggregation.grafana.app: that is the registry's own group"});
 }
 
