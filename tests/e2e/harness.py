@@ -62,7 +62,7 @@ REASON = {
     "delegate_timeout": "delegate_timeout",
 }
 METRIC = {
-    "requests": "dpa_requests_total",
+    "requests": "dpa_http_requests_total",
     "pool_connects": "dpa_upstream_connects_total",
     "pool_reuses": "dpa_upstream_reuses_total",
     "plugin_requests": "grafana_plugin_request_total",
