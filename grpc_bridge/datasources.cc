@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <openssl/sha.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <tuple>
 #include <utility>
 
@@ -215,6 +217,35 @@ constexpr std::array kOldKeys = {
     std::pair<std::string_view, std::string_view>("secure_json_data", "secureJsonData"),
 };
 
+// Notes where a document begins and builds nothing.
+class DocumentProbe : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { line_ = mark.line + 1; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  int line() const { return line_; }
+
+ private:
+  int line_ = 0;
+};
+
+// 0 if there is only one. Not YAML::LoadAll: version 0.7 never comes back from text that begins with a stray comma,
+// because its parser ends one empty document after the other without taking the token.
+int SecondDocumentLine(const std::string& yaml) {
+  std::istringstream stream(yaml);
+  YAML::Parser parser(stream);
+  DocumentProbe probe;
+  if (!parser.HandleNextDocument(probe) || !parser.HandleNextDocument(probe)) return 0;
+  return probe.line();
+}
+
 struct TextMember {
   std::string_view key;
   std::string DataSource::* member;
@@ -294,10 +325,10 @@ void FileLoader::LoadText(const std::string& yaml) {
   try {
     if (yaml.size() > options_.file_bytes_max)
       return Error(0, fmt::format("is larger than {} bytes", options_.file_bytes_max));
-    std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
-    if (documents.size() > 1)
-      Error(LineOf(documents[1]), "only one YAML document per file is read; move this one to a file of its own");
-    if (!documents.empty()) LoadDocument(documents.front());
+    if (int line = SecondDocumentLine(yaml); line > 0) {
+      return Error(line, "only one YAML document per file is read; move this one to a file of its own");
+    }
+    LoadDocument(YAML::Load(yaml));
   } catch (const YAML::Exception& exception) {
     Error(exception.mark.line + 1, fmt::format("not valid YAML: {}", exception.msg));
   }

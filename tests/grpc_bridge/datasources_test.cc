@@ -213,6 +213,7 @@ TEST(DataSources, MistakesAreNamedByFileAndLine) {
   for (const Row& row : std::vector<Row>{
            {"[", "ds.yaml:1: not valid YAML: end of sequence flow not found\n"},
            {"a: b: c", "ds.yaml:1: not valid YAML: illegal map value\n"},
+           {",po", "ds.yaml:1: only one YAML document per file is read; move this one to a file of its own\n"},
            {"- x\n", "ds.yaml:1: expected a mapping with the key datasources\n"},
            {"apiVersion: 2\n", "ds.yaml:1: apiVersion must be 1\n"},
            {"apiVersion: 1\ndatasources: {}\n", "ds.yaml:2: datasources must be a list\n"},
@@ -242,7 +243,7 @@ TEST(DataSources, MistakesAreNamedByFileAndLine) {
             "ds.yaml:6: the environment variable UNSET is not set; nothing is put in its place (write $$ for a "
             "dollar)\n"},
            {Entry("---\na: b\n"),
-            "ds.yaml:7: only one YAML document per file is read; move this one to a file of its own\n"},
+            "ds.yaml:6: only one YAML document per file is read; move this one to a file of its own\n"},
        }) {
     EXPECT_EQ(Problems(Load(row.yaml)), row.problem) << row.yaml;
   }

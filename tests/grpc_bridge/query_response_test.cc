@@ -134,28 +134,28 @@ TEST_F(QueryResponse, ArrowWithoutTranscoderIsAnErrorOfThatRefId) {
   arrow.add_frames("ARROW1\0\0");
   arrow.set_status(200);
   (*response.mutable_responses())["B"] = JsonFrames({kFrame});
-  EXPECT_EQ(
-      Render(response),
-      R"({"results":{"A":{"error":"the plugin sent Arrow frames, which need the transcoder; plugins built with SDK 0.290 or )"
-      R"(later send JSON","errorSource":"plugin","status":500,"frames":[]},"B":{"status":200,"frames":[)" +
-          kFrame + "]}}}");
+  EXPECT_EQ(Render(response),
+            R"({"results":{"A":{"error":"the plugin sent Arrow frames, which need the transcoder; )"
+            R"(plugins built with SDK 0.290 or )"
+            R"(later send JSON","errorSource":"plugin","status":500,"frames":[]},"B":{"status":200,"frames":[)" +
+                kFrame + "]}}}");
   // Errors of old SDKs carry no frames and no format: nothing to convert.
   pluginv2::DataResponse old;
   old.set_error("boom");
   EXPECT_EQ(RenderOne(old), R"({"results":{"A":{"error":"boom","errorSource":"","status":500,"frames":[]}}})");
   old.add_frames("ARROW1");
-  EXPECT_EQ(
-      RenderOne(old),
-      R"({"results":{"A":{"error":"boom (the plugin sent Arrow frames, which need the transcoder; plugins built with SDK )"
-      R"-(0.290 or later send JSON)","errorSource":"plugin","status":500,"frames":[]}}})-");
+  EXPECT_EQ(RenderOne(old),
+            R"({"results":{"A":{"error":"boom (the plugin sent Arrow frames, which need the transcoder; )"
+            R"(plugins built with SDK )"
+            R"-(0.290 or later send JSON)","errorSource":"plugin","status":500,"frames":[]}}})-");
 }
 
 TEST_F(QueryResponse, FramesThatAreNotWhatTheySayAreAnErrorOfThatRefId) {
   for (const char* frame : {"ARROW1..", "", " ", "{", "[]", "null", "}", "{\"x\":1}]", "x{}"}) {
-    EXPECT_EQ(
-        RenderOne(JsonFrames({kFrame, frame})),
-        R"({"results":{"A":{"error":"the plugin sent a frame as JSON that is not a JSON object","errorSource":"plugin",)"
-        R"("status":500,"frames":[]}}})")
+    EXPECT_EQ(RenderOne(JsonFrames({kFrame, frame})),
+              R"({"results":{"A":{"error":"the plugin sent a frame as JSON that is not a JSON object",)"
+              R"("errorSource":"plugin",)"
+              R"("status":500,"frames":[]}}})")
         << frame;
   }
   EXPECT_EQ(RenderOne(JsonFrames({" {}\n"})), "{\"results\":{\"A\":{\"status\":200,\"frames\":[ {}\n]}}}");
