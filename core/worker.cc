@@ -9,6 +9,10 @@
 namespace dpa {
 namespace {
 
+// Batches of the ready list and of hooks in one turn. A task that always has something to do (a sender whose peer reads as
+// fast) must not keep the ring from its other connections; what is left runs in the next turn, which does not sleep.
+constexpr int kBatchesPerTurnMax = 64;
+
 struct SleepEntry : TimerWheel::Entry {
   explicit SleepEntry(Worker& w) : worker(w) {}
   void OnExpire() override { worker.Schedule(handle); }
@@ -69,18 +73,21 @@ void Worker::RunTurn(bool wait) {
   timers_.Advance(now_ms());
   mailbox_.Deliver();
   ring_.buffers().WakeWaiters();
-  do {
-    RunReady();
-    RunHooks();
-  } while (!ready_.empty() || hooks_head_ != nullptr);
+  for (int batch = 0; batch < kBatchesPerTurnMax; ++batch) {
+    if (!ready_.empty()) {
+      RunReady();
+    } else if (hooks_head_ != nullptr) {
+      RunHooks();
+    } else {
+      return;
+    }
+  }
 }
 
 void Worker::RunReady() {
-  while (!ready_.empty()) {
-    running_.swap(ready_);
-    for (const std::coroutine_handle<> handle : running_) handle.resume();
-    running_.clear();
-  }
+  running_.swap(ready_);
+  for (const std::coroutine_handle<> handle : running_) handle.resume();
+  running_.clear();
 }
 
 void Worker::RunHooks() {
