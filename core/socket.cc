@@ -67,6 +67,8 @@ void Socket::OnReceived(Completion& completion, int32_t value, bool more, Buffer
   Socket& socket = static_cast<ReceiveOperation&>(completion).socket;
   if (value > 0) {
     socket.received_bytes_ += static_cast<uint64_t>(value);
+    BufferPool& pool = socket.worker_.ring().buffers();
+    if (pool.is_scarce()) pool.Detach(buffer);
     socket.queued_.push_back(std::move(buffer));
     if (more && socket.queued_count() >= socket.QueuedPause()) socket.worker_.ring().Cancel(completion);
   } else if (value == 0) {
