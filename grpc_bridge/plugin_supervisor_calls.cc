@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "core/assert.h"
+#include "core/log.h"
 #include "grpc_bridge/proto/go_plugin.grpc.pb.h"
 #include "grpc_bridge/proto/health.grpc.pb.h"
 
@@ -65,7 +66,10 @@ struct PluginCalls::Impl {
     void OnReadDone(bool ok) override {
       if (ok) StartRead(&data);
     }
-    void OnDone(const grpc::Status&) override { owner_->Finished(); }
+    void OnDone(const grpc::Status& status) override {
+      LogDebug("plugin_stdio_ended", "code={} message={}", static_cast<int>(status.error_code()), Quoted(status.error_message()));
+      owner_->Finished();
+    }
 
     plugin::StdioData data;
     google::protobuf::Empty request;
@@ -171,6 +175,7 @@ void PluginCalls::DrainStdio() {
   DPA_ASSERT(impl_->stdio == nullptr);
   impl_->stdio = std::make_unique<Impl::StdioReader>(impl_.get());
   grpc::ClientContext* context = impl_->Begin();
+  context->set_wait_for_ready(true);  // A plugin may listen a moment after its handshake.
   impl_->stdio_stub->async()->StreamStdio(context, &impl_->stdio->request, impl_->stdio.get());
   impl_->stdio->StartRead(&impl_->stdio->data);
   impl_->stdio->StartCall();
