@@ -1,0 +1,178 @@
+// Socket is one connected stream socket on one worker: TCP or unix, towards a client, the delegate or a plugin.
+//
+// Receiving: buffers come out of the ring's pool as bytes arrive (multishot on TCP, one at a time on unix sockets) and wait in
+// a short queue until Receive() takes them; a full queue stops the receiving until it is drained, which is how a slow reader slows
+// the sender. Sending: Send() is gathered with everything else of this turn and flushed at its end by one direct
+// sendmsg; only what the kernel does not take at once goes through the ring.
+//
+// One Receive and one Send may wait at a time; a second is an assertion. Both end early by Cancel(reason): the first reason
+// counts, the socket is shut down, and the waiting code returns `reason` through its normal error path.
+//
+//     open --> (Cancel) --> cancelled --> Close() joins what is in flight --> closed
+//
+// Immovable: the kernel knows its address.
+
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <coroutine>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/address.h"
+#include "core/buffer_pool.h"
+#include "core/result.h"
+#include "core/ring.h"
+#include "core/task.h"
+#include "core/worker.h"
+
+namespace dpa {
+
+class Socket;
+
+// Told when the peer ends or breaks the connection, or sends bytes, while nobody waits in Receive().
+class SocketObserver {
+ public:
+  // End of stream (kClosed) or an error. Called at most once. Must not destroy the socket.
+  virtual void OnPeerClosed(Socket& socket, Error error) = 0;
+  // Bytes arrived and wait in the queue.
+  virtual void OnUnreadBytes(Socket&) {}
+
+ protected:
+  ~SocketObserver() = default;
+};
+
+class Socket final : public Cancellable, private TurnHook, private BufferPool::Waiter {
+ public:
+  // Takes over `fd`, connected. `source` is the side that errors are put down to. `worker` outlives the socket.
+  Socket(Worker& worker, int fd, bool is_unix, ErrorSource source);
+  ~Socket();  // REQUIRES: Close() has completed.
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+
+  struct ReceiveAwaiter {
+    Socket& socket;
+    bool await_ready() { return socket.PrepareReceive(); }
+    void await_suspend(std::coroutine_handle<> handle) { socket.receive_waiter_ = handle; }
+    Result<BufferLease> await_resume() { return socket.TakeReceived(); }
+  };
+  // The next bytes: a buffer of at least one byte. Errors: kClosed (end of stream), kReset, the reason of Cancel.
+  // Bytes that came before the end of stream are handed out first.
+  [[nodiscard]] ReceiveAwaiter Receive() { return ReceiveAwaiter{*this}; }
+
+  struct SendAwaiter {
+    Socket& socket;
+    std::span<iovec> pieces;
+    bool await_ready() { return socket.PrepareSend(pieces); }
+    void await_suspend(std::coroutine_handle<> handle) { socket.send_waiter_ = handle; }
+    Result<void> await_resume() { return socket.TakeSent(); }
+  };
+  // Sends all `pieces`, in order, at the end of this turn. The array and the bytes belong to the operation until it is done;
+  // the array is used up. Errors: kReset (the peer has gone), the reason of Cancel.
+  [[nodiscard]] SendAwaiter Send(std::span<iovec> pieces) { return SendAwaiter{*this, pieces}; }
+
+  // Starts receiving although nobody waits, so that the observer hears of bytes or the end of stream.
+  void Watch(SocketObserver& observer);
+  void StopWatching() { observer_ = nullptr; }
+
+  // Notes the first reason and shuts the socket down. What waits, and every later wait, ends with that reason.
+  void Cancel(Error reason) override;
+  // Ends our sending side (FIN) once what was sent is out; receiving goes on.
+  void ShutdownSend();
+
+  // Joins what is in flight and closes. REQUIRES: nobody waits in Receive or Send.
+  Task<void> Close();
+  // As Close, for when the peer may still be sending: closing with unread bytes would make the kernel reset the connection and
+  // could destroy what we sent last. Ends our sending side, then discards input until end of stream, `bytes_max` or
+  // `timeout_ms`.
+  Task<void> LingerAndClose(uint64_t timeout_ms, uint64_t bytes_max);
+
+  Worker& worker() { return worker_; }
+  uint32_t queued_count() const { return static_cast<uint32_t>(queued_.size()) - queued_begin_; }
+  bool has_unread() const { return queued_count() != 0; }
+  bool peer_closed() const { return receive_ended_; }
+  bool cancelled() const { return cancelled_; }
+  Error cancel_reason() const { return cancel_reason_; }
+  bool is_unix() const { return is_unix_; }
+  int fd() const { return fd_; }
+  uint64_t received_bytes() const { return received_bytes_; }
+  uint64_t sent_bytes() const { return sent_bytes_; }
+
+ private:
+  // Received buffers that may wait here before receiving is stopped: a few keep the kernel busy while we send, but slow readers
+  // must not own the shared pool, so only one once half of the pool is lent. The ring may deliver a few more before
+  // a cancel takes effect.
+  static constexpr uint32_t kQueuedPause = 4;
+  uint32_t QueuedPause() const;
+
+  struct ReceiveOperation : Completion {
+    explicit ReceiveOperation(Socket& s) : Completion(&Socket::OnReceived), socket(s) {}
+    Socket& socket;
+  };
+  struct SendOperation : Completion {
+    explicit SendOperation(Socket& s) : Completion(&Socket::OnSent), socket(s) {}
+    Socket& socket;
+  };
+
+  static void OnReceived(Completion& completion, int32_t value, bool more, BufferLease buffer);
+  static void OnSent(Completion& completion, int32_t value, bool more, BufferLease buffer);
+  void OnEndOfTurn() override;
+  void OnBuffersAvailable() override;
+
+  bool PrepareReceive();
+  Result<BufferLease> TakeReceived();
+  bool PrepareSend(std::span<iovec> pieces);
+  Result<void> TakeSent();
+  bool HasReceiveResult() const { return cancelled_ || queued_count() != 0 || receive_ended_; }
+  void ArmReceive();
+  void EndReceive(Error error);
+  void DeliverReceive();
+  void FinishSend();
+  void AdvanceSend(size_t bytes);
+  void NotifyJoiner();
+  bool InFlight() const { return receive_.in_flight() || send_.in_flight(); }
+  bool is_waiting_for_buffers() { return worker_.ring().buffers().is_waiting(*this); }
+
+  struct JoinAwaiter {
+    Socket& socket;
+    bool await_ready() const { return !socket.InFlight(); }
+    void await_suspend(std::coroutine_handle<> handle) { socket.joiner_ = handle; }
+    void await_resume() const {}
+  };
+
+  Worker& worker_;
+  int fd_;
+  const bool is_unix_;
+  const ErrorSource source_;
+
+  ReceiveOperation receive_;
+  std::coroutine_handle<> receive_waiter_;
+  SocketObserver* observer_ = nullptr;
+  std::vector<BufferLease> queued_;  // From queued_begin_ on; keeps its memory.
+  uint32_t queued_begin_ = 0;
+  bool receive_ended_ = false;  // End of stream or error seen; receive_error_ says which.
+  Error receive_error_;
+
+  SendOperation send_;
+  std::coroutine_handle<> send_waiter_;
+  std::span<iovec> send_pieces_;
+  msghdr send_message_{};
+  bool send_failed_ = false;
+  bool send_done_ = true;
+  Error send_error_;
+
+  bool cancelled_ = false;
+  Error cancel_reason_;
+  std::coroutine_handle<> joiner_;
+  uint64_t received_bytes_ = 0;
+  uint64_t sent_bytes_ = 0;
+};
+
+// Connects to `address` within `timeout_ms`. The value is a connected descriptor for Socket.
+// Errors, all retry_safe: kRefused, kUnreachable, kTimeout, kShed (a unix listener's backlog stayed full), kInternal.
+Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source);
+
+}  // namespace dpa
