@@ -248,26 +248,6 @@ const llhttp_settings_t& Settings() {
   return kSettings;
 }
 
-// What llhttp refused, in our words. The start line has passed our own check before, so these concern fields.
-HttpViolation ViolationFrom(const FieldCollector& collector, llhttp_errno_t error) {
-  const std::span<const HeaderField> seen(collector.fields, collector.count);
-  switch (error) {
-    case HPE_INVALID_HEADER_TOKEN:
-    case HPE_UNEXPECTED_SPACE: {
-      // The same code for names and values: a value is open if the last field has a name that is done.
-      const bool in_value = collector.count > 0 && seen.back().value.data() != nullptr;
-      return in_value ? HttpViolation::kFieldValueInvalid : HttpViolation::kFieldNameInvalid;
-    }
-    case HPE_INVALID_URL: return HttpViolation::kTargetInvalid;
-    case HPE_INVALID_CONTENT_LENGTH: return HttpViolation::kContentLengthInvalid;
-    case HPE_UNEXPECTED_CONTENT_LENGTH:
-    case HPE_INVALID_TRANSFER_ENCODING:
-      return FindField(seen, "transfer-encoding") ? HttpViolation::kLengthWithEncoding
-                                                  : HttpViolation::kContentLengthRepeated;
-    default: return HttpViolation::kHeadMalformed;
-  }
-}
-
 // --- Fields that mean something to a proxy ---------------------------------------------------------------------------------
 
 struct ConnectionOptions {
@@ -391,6 +371,22 @@ bool Offers(std::string_view upgrade, std::string_view protocol) {
   return false;
 }
 
+// Names what llhttp refused in lines that are whole and free of control bytes: its own codes are the same for a name and a value,
+// for a repeated length and one beside an encoding. `lines` are the field lines; `fields` is room for as many. Only on refusal.
+HttpViolation ExplainRefusal(std::string_view lines, HeaderField* fields, llhttp_errno_t error) {
+  size_t count = 0;
+  for (size_t end; (end = lines.find("\r\n")) != 0 && end != std::string_view::npos; lines.remove_prefix(end + 2)) {
+    const std::string_view line = lines.substr(0, end);
+    const size_t colon = std::min(line.find(':'), line.size());
+    if (colon == line.size() || !IsToken(line.substr(0, colon))) return HttpViolation::kFieldNameInvalid;
+    fields[count++] = HeaderField{line.substr(0, colon), TrimBlanks(line.substr(colon + 1))};
+  }
+  const HttpViolation fault = VisitAll({fields, count}).CheckFraming(1);
+  if (fault != HttpViolation::kNone) return fault;
+  if (error == HPE_INVALID_URL) return HttpViolation::kTargetInvalid;
+  return error == HPE_INVALID_HEADER_TOKEN ? HttpViolation::kFieldValueInvalid : HttpViolation::kHeadMalformed;
+}
+
 HttpViolation CheckHost(const FramingFields& framing, uint8_t version_minor) {
   if (framing.host_count > 1) return HttpViolation::kHostRepeated;
   if (framing.host_count == 0) return version_minor > 0 ? HttpViolation::kHostMissing : HttpViolation::kNone;
@@ -497,7 +493,9 @@ HttpViolation MessageParser::SplitFields(std::string_view head) {
   llhttp_init(&collector.llhttp, role_ == Role::kRequest ? HTTP_REQUEST : HTTP_RESPONSE, &Settings());
   collector.llhttp.data = &collector;
   const llhttp_errno_t error = llhttp_execute(&collector.llhttp, head.data() + start_begin_, head.size() - start_begin_);
-  if (!collector.complete || error != HPE_PAUSED) return ViolationFrom(collector, error);
+  if (!collector.complete || error != HPE_PAUSED) {
+    return ExplainRefusal(head.substr(start_end_ + 2), fields_.get(), error);
+  }
   if (collector.broken || collector.count != lines_count_) return HttpViolation::kHeadMalformed;
 
   const std::span<HeaderField> fields(fields_.get(), collector.count);
