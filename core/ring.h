@@ -38,11 +38,12 @@ class Completion {
 
   bool in_flight() const { return in_flight_; }
 
-  // For implementations of Ring.
+  // For implementations of Ring, at each submit.
   void MarkSubmitted() {
     DPA_ASSERT(!in_flight_);
     in_flight_ = true;
   }
+  // For implementations of Ring.
   void Complete(int32_t value, bool more, BufferLease buffer) {
     DPA_ASSERT(in_flight_);
     in_flight_ = more;

@@ -16,7 +16,7 @@
 
 #include <sys/uio.h>
 
-#include <array>
+#include <cerrno>
 #include <coroutine>
 #include <cstdint>
 #include <span>
@@ -91,7 +91,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   Task<void> LingerAndClose(uint64_t timeout_ms, uint64_t bytes_max);
 
   Worker& worker() { return worker_; }
-  bool has_unread() const { return queued_count_ != 0; }
+  uint32_t queued_count() const { return static_cast<uint32_t>(queued_.size()) - queued_begin_; }
+  bool has_unread() const { return queued_count() != 0; }
   bool peer_closed() const { return receive_ended_; }
   bool cancelled() const { return cancelled_; }
   Error cancel_reason() const { return cancel_reason_; }
@@ -101,10 +102,11 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   uint64_t sent_bytes() const { return sent_bytes_; }
 
  private:
-  // Received buffers that may wait here; receiving stops at this many. The ring may deliver a few more before a cancel
-  // takes effect, so the array is larger.
+  // Received buffers that may wait here before receiving is stopped: a few keep the kernel busy while we send, but slow readers
+  // must not own the shared pool, so only one once half of the pool is lent. The ring may deliver a few more before
+  // a cancel takes effect.
   static constexpr uint32_t kQueuedPause = 4;
-  static constexpr uint32_t kQueuedMax = 64;
+  uint32_t QueuedPause() const;
 
   struct ReceiveOperation : Completion {
     explicit ReceiveOperation(Socket& s) : Completion(&Socket::OnReceived), socket(s) {}
@@ -124,14 +126,22 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   Result<BufferLease> TakeReceived();
   bool PrepareSend(std::span<iovec> pieces);
   Result<void> TakeSent();
-  bool HasReceiveResult() const { return cancelled_ || queued_count_ != 0 || receive_ended_; }
+  bool HasReceiveResult() const { return cancelled_ || queued_count() != 0 || receive_ended_; }
   void ArmReceive();
-  void ResumeReceiver();
+  void EndReceive(Error error);
   void DeliverReceive();
-  void FinishSend(Error error, bool failed);
+  void FinishSend();
   void AdvanceSend(size_t bytes);
   void NotifyJoiner();
   bool InFlight() const { return receive_.in_flight() || send_.in_flight(); }
+  bool is_waiting_for_buffers() { return worker_.ring().buffers().is_waiting(*this); }
+
+  struct JoinAwaiter {
+    Socket& socket;
+    bool await_ready() const { return !socket.InFlight(); }
+    void await_suspend(std::coroutine_handle<> handle) { socket.joiner_ = handle; }
+    void await_resume() const {}
+  };
 
   Worker& worker_;
   int fd_;
@@ -141,12 +151,9 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   ReceiveOperation receive_;
   std::coroutine_handle<> receive_waiter_;
   SocketObserver* observer_ = nullptr;
-  std::array<BufferLease, 8> queued_first_;  // The usual case; beyond it, queued_more_.
-  std::vector<BufferLease> queued_more_;
+  std::vector<BufferLease> queued_;  // From queued_begin_ on; keeps its memory.
   uint32_t queued_begin_ = 0;
-  uint32_t queued_count_ = 0;
   bool receive_ended_ = false;  // End of stream or error seen; receive_error_ says which.
-  bool receive_paused_ = false;
   Error receive_error_;
 
   SendOperation send_;

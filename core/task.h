@@ -44,7 +44,7 @@ struct PromiseBase {
     bool await_ready() noexcept { return false; }
     template <class Promise>
     void await_suspend(std::coroutine_handle<Promise> handle) noexcept {
-      if (std::coroutine_handle<> continuation = handle.promise().continuation) continuation.resume();
+      if (const std::coroutine_handle<> next = handle.promise().continuation) next.resume();
     }
     void await_resume() noexcept {}
   };
@@ -112,7 +112,8 @@ class TaskScope {
   // Starts `task` now, up to its first wait. The arguments of the coroutine must live until it is done.
   void Spawn(Task<void> task);
 
-  // Completes when no task is running; tasks spawned meanwhile count. One joiner at a time.
+  // Completes once the last running task is done. One joiner at a time. A task spawned between that and the joiner's turn
+  // is not waited for: whoever allows that joins again while running_count() != 0.
   struct JoinAwaiter {
     TaskScope& scope;
     bool await_ready() const { return scope.running_count_ == 0; }

@@ -1,5 +1,6 @@
 // TimerWheel keeps a worker's deadlines: arming and disarming are O(1), and its next expiry is the only timeout that the ring
-// is given. Four levels of 64 slots, one millisecond a tick; an entry on a higher level is moved down when its slot comes up.
+// is given. Seven levels of 64 slots, one millisecond a tick, so 139 years; an entry on a higher level is moved down when its slot
+// comes up.
 //
 // Entries are intrusive and belong to their owner; an entry is in exactly one slot while armed.
 
@@ -53,7 +54,7 @@ class TimerWheel {
   uint64_t now_ms() const { return now_ms_; }
 
  private:
-  static constexpr int kLevels = 4;
+  static constexpr int kLevels = 7;
   static constexpr int kSlotBits = 6;
   static constexpr uint64_t kSlots = 1u << kSlotBits;
 

@@ -3,8 +3,9 @@
 //
 // One turn of its loop:
 //
+//     turn observers (adopt snapshots)
 //     ring: submit, wait for a completion or the next deadline, call completions
-//     timers due · mailbox · turn observers (adopt snapshots) · receivers that waited for buffers
+//     timers due · mailbox · receivers that waited for buffers
 //     ready list, until empty
 //     end-of-turn hooks (sends gathered and flushed), which may make more ready; then again from the top
 //
