@@ -17,7 +17,7 @@
 // Identity. Plugins keep one instance (connections, caches) per numeric `id` and rebuild it when `last_updated_ms` changes:
 //   * id: 53 bits of SHA-256 over (org id, uid), the same in every process and replica. Should two collide, the later one
 //     in order of (org id, uid) takes the next hash of its chain; on a reload, an entry that was there keeps its id.
-//   * last_updated_ms: 40 bits of SHA-256 over all settings and clear secrets, as a time between 1990 and 2024. It changes
+//   * last_updated_ms: 40 bits of SHA-256 over all that the plugin is told (secrets in clear), as a time between 1990 and 2024. It changes
 //     when the content does (a secret behind $__file included) and survives restart, `touch` and reordering. It says
 //     nothing about when.
 //
@@ -25,6 +25,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>

@@ -41,6 +41,7 @@ class FrameTranscoder {
 struct QueryReplyLimits {
   size_t results_max = 10'000;
   size_t inline_bytes_max = 512;  // A smaller frame is copied: a gather entry costs more than the bytes.
+  size_t kept_bytes_max = 1 << 20;  // Working memory above this is given back at the next call.
 };
 
 struct QueryResultSummary {
