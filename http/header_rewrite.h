@@ -52,9 +52,12 @@ struct RequestForwarding {
   // Forwarded (RFC 7239) is removed.
   bool peer_trusted = false;
   // X-Remote-User, -Uid, -Group and -Extra-* (and their '_' spellings, which some backends fold) say who a caller is, and are
-  // believed by API servers; they are removed always.
+  // believed by API servers; they are removed always. So are the fields that Grafana believes (X-WEBAUTH-*, X-Grafana-Id,
+  // X-Grafana-User, X-Access-Token), unless the peer is trusted.
   std::string_view path_prefix;  // Path of the delegate's URL, without trailing slash: put before the request's path.
-  bool forward_upgrade = true;   // Send Upgrade on, when head.upgrade is not empty.
+  std::string_view default_host;  // For Host, when the request has none (HTTP/1.0): the delegate's authority.
+  bool forward_upgrade = true;    // Send Upgrade on, when head.upgrade is not empty.
+  bool forward_expect = true;     // False: we have answered `Expect: 100-continue` ourselves.
   // Of our own making (request id, trace context), written last. Fields of the same name from the client are removed.
   std::span<const HeaderField> added;
 };
@@ -79,6 +82,12 @@ ResponseFraming ChooseResponseFraming(const RequestHead& request, const Response
 // `added` as in RequestForwarding.
 void WriteResponseHead(HeadWriter& writer, const RequestHead& request, const ResponseHead& response,
                        const ResponseFraming& framing, std::span<const HeaderField> added = {});
+
+// The connection to the upstream may carry another request: what it declared, and what has happened. A response that ended before
+// the request did, or bytes behind its end, leave the two out of step for ever.
+inline bool MayReuseUpstream(const ResponseHead& response, bool request_sent, bool body_done, size_t surplus_bytes) {
+  return response.keep_alive && response.status != 101 && request_sent && body_done && surplus_bytes == 0;
+}
 
 // The field is one that concerns one connection only, by its own name or because a Connection field names it.
 bool IsHopByHop(std::span<const HeaderField> fields, std::string_view name);

@@ -46,7 +46,8 @@ struct RequestHead {
   std::string_view query;   // After the '?', without it.
   std::string_view host;    // Of an absolute target, else of the Host field. Empty only for HTTP/1.0 without Host.
   // Value of Upgrade, if it is to be honoured: HTTP/1.1, named in Connection, and without a body. An Upgrade beside a body
-  // is ignored, as RFC 9110 §7.8 allows: no byte of a body can then ever be taken for one of the new protocol.
+  // is ignored, as RFC 9110 §7.8 allows: no byte of a body can then ever be taken for one of the new protocol. So is h2c
+  // (RFC 9113 §3.1 withdrew it): inside such a tunnel requests would pass that nobody here has seen.
   std::string_view upgrade;
   std::span<const HeaderField> fields;
   uint64_t content_length = 0;  // 0 unless framing is kContentLength.
@@ -85,7 +86,7 @@ enum class HttpViolation : uint8_t {
   kControlByte,      // 400. NUL, other controls, DEL. RFC 9110 §5.5
   kObsFold,          // 400. Line folding, or white space before the first field. RFC 9112 §5.2, §2.2
   kHeadTooLarge,     // 431. RFC 6585 §5
-  kFieldsTooMany,    // 431.
+  kFieldsTooMany,    // 431. Or more than 32 options in Connection.
   kHeadMalformed,    // 400. The parser and our own checks do not agree on the lines. RFC 9112 §2.1
   // The start line.
   kStartLineMalformed,  // 400. RFC 9112 §3, §4

@@ -2,8 +2,8 @@
 //
 // Two judges look at every head and both must agree. The first is ours and runs as the bytes arrive: it finds the lines,
 // refuses bare CR and LF, control bytes, folding and what is too long, and checks the start line as soon as it is whole. The
-// second is llhttp (every lenient flag off), which splits the complete head into fields. After that the framing rules of
-// RFC 9112 §6 are ours again. llhttp 8.1.0 alone would accept a CR without LF as the end of a field line, among others.
+// second is llhttp (every lenient flag off), which splits the complete head into fields: as many as we saw lines. After that the
+// framing rules of RFC 9112 §6 are ours again. llhttp 8.1.0 alone would accept a CR without LF as the end of a field line, among others.
 //
 //     bytes --> lines (ours, incremental) --> start line (ours) --> fields (llhttp, once) --> framing, host … (ours) --> head
 //
@@ -65,12 +65,9 @@ class MessageParser {
   bool started() const;
 
  private:
-  struct Tokens;
-
   HttpViolation ScanLines(std::string_view input);
   HttpViolation EndLine(std::string_view input, size_t line_end);
-  HttpViolation CheckRequestLine(std::string_view line);
-  HttpViolation CheckStatusLine(std::string_view line);
+  HttpViolation ParseStartLine(std::string_view input);
   HttpViolation SplitFields(std::string_view head);
   HttpViolation FinishRequest();
   HttpViolation FinishResponse();
@@ -89,6 +86,8 @@ class MessageParser {
   uint32_t start_end_ = 0;    // Where the start line ends (its CR); 0 while it is incomplete.
   uint32_t lines_count_ = 0;  // Field lines seen.
   uint32_t head_size_ = 0;
+  // Where the input was when the start line was parsed: parsed again if it has moved until the head is whole.
+  const char* start_line_base_ = nullptr;
 
   RequestHead request_;
   ResponseHead response_;

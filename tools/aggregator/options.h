@@ -1,0 +1,132 @@
+// Options are what the operator chose: every tunable of the program in one plain struct, read once at start and never
+// changed.
+//
+// A value comes from the first of these that has it: a flag (`--drain-timeout 10s`), the environment
+// (`DPA_DRAIN_TIMEOUT=10s`), the file of `--config` (`drain-timeout = 10s`), the default. A flag that may be repeated
+// takes a comma-separated list in the environment and an array in the file; one that may not takes the last value
+// given.
+//
+//     duration   500ms  10s  1m30s  2h      a unit is required, except for 0
+//     size       4096  64KiB  16MiB  1GiB   no unit means bytes
+//     address    HOST:PORT  [IPV6]:PORT  :PORT  unix:PATH
+//
+// ParseOptions is pure but for reading the file of `--config`: it checks the form of every value, not whether folders
+// exist or ports are free. Whatever is malformed ends in one line that names the flag, the value, and what was
+// expected.
+
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/log.h"
+
+namespace dpa {
+
+// kAuto: io_uring; where it is refused or fails its self-test, epoll with a warning that says why.
+enum class IoBackend : uint8_t { kAuto, kIoUring, kEpoll };
+
+struct Options {
+  using Duration = std::chrono::milliseconds;
+
+  // Addresses.
+  std::vector<std::string> listen{"127.0.0.1:8080"};
+  std::string admin_listen = "127.0.0.1:9901";
+  std::vector<std::string> delegates;  // Normalised: "http://HOST:PORT[/prefix]" or "unix:PATH".
+
+  // Sources.
+  std::vector<std::string> plugin_dirs;
+  std::vector<std::string> datasources;
+  std::string services_dir;  // Empty: none.
+  std::string data_dir = "./data";
+
+  // Threads.
+  uint32_t workers = 0;   // 0: as many as `cpus` names, or as this process may run on.
+  std::vector<int> cpus;  // Sorted, without duplicates. Empty: not pinned to particular CPUs.
+  IoBackend io_backend = IoBackend::kAuto;
+
+  // Logs.
+  LogLevel log_level = LogLevel::kInfo;
+  LogFormat log_format = LogFormat::kText;
+  std::string access_log = "-";  // "-": standard output; "off": none; otherwise a path.
+
+  // Clients.
+  Duration client_header_timeout{10'000};
+  Duration client_body_timeout{30'000};
+  // As long as the body timeout: a client that takes nothing holds as much as one that sends nothing.
+  Duration client_send_timeout{30'000};
+  Duration keepalive_timeout{75'000};
+  uint64_t max_header_bytes = 64 << 10;
+  uint64_t max_connections = 0;  // 0: by the limit on open files.
+
+  // The delegate.
+  Duration delegate_connect_timeout{1'000};
+  Duration delegate_header_timeout{60'000};
+  // Below the 60 s and 75 s that common servers keep an idle connection, so that it is we who close first.
+  Duration delegate_idle_timeout{55'000};
+  // An idle connection costs one descriptor and no buffer; 128 cover the bursts of one worker without a new handshake.
+  uint32_t pool_idle_per_worker = 128;
+  // Beyond this many busy connections the delegate is the bottleneck, and more would only queue in its backlog.
+  uint32_t pool_connections_per_worker = 1024;
+
+  // Plugins.
+  Duration plugin_start_timeout{60'000};
+  Duration plugin_call_timeout{60'000};
+  // go-plugin hosts give a plugin two seconds between the request to stop and SIGKILL.
+  Duration plugin_stop_timeout{2'000};
+  // The first restart is quick, as a crash is mostly a single one; a plugin that keeps crashing settles at the longer
+  // pause.
+  Duration plugin_restart_backoff_min{500};
+  Duration plugin_restart_backoff_max{30'000};
+  uint64_t max_plugin_request_bytes = 16 << 20;
+  // Go's HTTP/2 server, which most plugins are, allows no more streams than it can start goroutines for; past about a
+  // thousand in flight a plugin only gets slower.
+  uint32_t plugin_calls_per_worker = 1024;
+
+  // Buffers: per worker, shared by all its connections (512 of 16 KiB: 8 MiB). The count is a power of two, as the
+  // kernel asks of a buffer ring.
+  uint32_t recv_buffers = 512;
+  uint64_t recv_buffer_bytes = 16 << 10;
+
+  // The end.
+  Duration drain_timeout{30'000};
+
+  bool check = false;  // Validate everything, say what is wrong, and exit.
+
+  // What was set, by whom, for the first line of the log: {"drain-timeout", "10s", "flag"}.
+  struct Given {
+    std::string name;
+    std::string value;
+    std::string_view source;  // "flag", "environment" or "file".
+  };
+  std::vector<Given> given;
+  // Variables that begin with DPA_ and name no flag: worth a warning, but no error, as orchestrators set such names too
+  // (a Kubernetes Service called `dpa` brings DPA_PORT).
+  std::vector<std::string> unknown_environment;
+};
+
+// The process is to print `text` (to stdout if code is 0, else to stderr) and to exit with `code`.
+struct ExitNow {
+  int code = 0;
+  std::string text;  // Ends with a newline.
+};
+
+// The part of the environment that begins with DPA_.
+using Environment = std::map<std::string, std::string>;
+Environment ProcessEnvironment();
+
+// REQUIRES: argc and argv as main gets them. Errors: ExitNow with code 2 and one line. --help and --version: code 0.
+std::variant<Options, ExitNow> ParseOptions(int argc, const char* const* argv, const Environment& environment);
+
+// "1m30s", "500ms", "0": a form that ParseOptions reads back to the same value. The other two alike.
+std::string FormatDuration(Options::Duration duration);
+std::string FormatBytes(uint64_t bytes);
+std::string_view ToString(IoBackend backend);
+
+}  // namespace dpa
