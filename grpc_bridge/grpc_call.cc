@@ -86,6 +86,8 @@ Result<void> GrpcCall::Begin(H2Session& session, const GrpcRequest& request, boo
   reader_.Clear();
   inbox_.Release();
   inbox_offset_ = 0;
+  ++attempts_count_;
+  begun_ns_ = worker_.now_ns();
   request_sent_ns_ = response_head_ns_ = 0;
   const Result<void> opened = session.Open(*this, Assemble(request), /*holds_window=*/streaming, worker_.now_ms());
   if (opened) state_ = State::kActive;

@@ -76,7 +76,9 @@ class GrpcCall final : public Cancellable, private H2Stream {
   void Wake() { wake_.Notify(); }
 
   GrpcFault fault() const { return fault_; }
+  uint32_t attempts_count() const { return attempts_count_; }
   // By the worker's clock; 0 = did not happen (in the last attempt).
+  uint64_t begun_ns() const { return begun_ns_; }
   uint64_t request_sent_ns() const { return request_sent_ns_; }
   uint64_t response_head_ns() const { return response_head_ns_; }
 
@@ -117,6 +119,8 @@ class GrpcCall final : public Cancellable, private H2Stream {
   GrpcTimeoutText timeout_text_{};
   std::array<H2Field, kOwnFieldsMax + GrpcRequest::kMetadataMax> head_;
   std::array<std::string_view, GrpcRequest::kPiecesMax + 1> body_;
+  uint32_t attempts_count_ = 0;
+  uint64_t begun_ns_ = 0;
   uint64_t request_sent_ns_ = 0;
   uint64_t response_head_ns_ = 0;
 };
