@@ -22,7 +22,8 @@ std::string Body(int64_t query_count) {
   std::string body = R"({"from":"now-6h","to":"now","queries":[)";
   for (int64_t i = 0; i < query_count; ++i) {
     body += fmt::format(
-        R"({}{{"refId":"Q{}","datasource":{{"type":"testds","uid":"bench"}},"scenarioId":"random_walk","seriesCount":3,)"
+        R"({}{{"refId":"Q{}","datasource":{{"type":"testds","uid":"bench"}},"scenarioId":"random_walk",)"
+        R"("seriesCount":3,)"
         R"("maxDataPoints":1200,"intervalMs":30000,"timeRange":{{"from":"now-1h","to":"now"}},"alias":"series {}"}})",
         i > 0 ? "," : "", i, i);
   }

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "core/assert.h"
@@ -57,7 +58,9 @@ void BufferPool::StopWaiting(Waiter& waiter) {
 void BufferPool::WakeWaiters() {
   // Each waiter re-arms at most one receive; the last one ends the round, so that those who wait again do not spin.
   Waiter* const last = waiters_tail_;
-  while (waiters_head_ != nullptr && free_count() >= options_.buffers_count / 4) {
+  // At least one: waking for an empty pool would fail again at once, for ever.
+  const uint32_t enough = std::max(options_.buffers_count / 4, 1u);
+  while (waiters_head_ != nullptr && free_count() >= enough) {
     Waiter& waiter = *waiters_head_;
     StopWaiting(waiter);
     waiter.OnBuffersAvailable();

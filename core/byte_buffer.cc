@@ -1,5 +1,6 @@
 #include "core/byte_buffer.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +16,7 @@ BytePool::~BytePool() {
 }
 
 char* BytePool::Allocate(size_t bytes, size_t& capacity) {
-  const int bits = std::max(kBlockBitsMin, static_cast<int>(std::bit_width(bytes - 1)));
+  const int bits = std::max(kBlockBitsMin, static_cast<int>(std::bit_width(std::max(bytes, size_t{1}) - 1)));
   capacity = size_t{1} << bits;
   ++blocks_out_;
   if (bits <= kBlockBitsMax && !free_[bits].empty()) {

@@ -1,4 +1,5 @@
-// Any bytes as a query body: either a refusal with a reason, or a request whose every query holds valid JSON without timeRange.
+// Any bytes as a query body: either a refusal with a reason, or a request whose every query holds valid JSON without
+// timeRange.
 
 #include <cstdint>
 #include <memory>

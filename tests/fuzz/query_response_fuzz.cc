@@ -1,5 +1,5 @@
-// Any bytes as a plugin's reply: either a refusal, or pieces that stay inside message and text and sum up to the length.
-// When protobuf reads the message too, both know the same refIds.
+// Any bytes as a plugin's reply: either a refusal, or pieces that stay inside message and text and sum up to the
+// length. When protobuf reads the message too, both know the same refIds.
 
 #include <cstdint>
 #include <set>

@@ -1,5 +1,5 @@
-// Goal: Grafana's provisioning files mean here what they mean there, every mistake is named by file and line, and the identity
-// that plugins cache by is stable. Method: texts and small folders, loaded once and again.
+// Goal: Grafana's provisioning files mean here what they mean there, every mistake is named by file and line, and the
+// identity that plugins cache by is stable. Method: texts and small folders, loaded once and again.
 
 #include "grpc_bridge/datasources.h"
 
@@ -128,14 +128,40 @@ TEST(DataSources, JsonTypesFollowTheCoreSchema) {
     const char* yaml;
     const char* json;
   };
-  for (const Row& row : std::initializer_list<Row>{
-           {"12", "12"}, {"-3", "-3"}, {"+7", "7"}, {"007", "7"}, {"-0", "-0"}, {"0x1F", "31"}, {"0o17", "15"},
-           {"12345678901234567890123", "12345678901234567890123"}, {"1.50", "1.5"}, {".5", "0.5"}, {"-.5", "-0.5"},
-           {"5.", "5"}, {"1e3", "1000"}, {"1E-7", "1e-07"}, {"1e999", "\"1e999\""}, {"1.2.3", "\"1.2.3\""},
-           {"True", "true"}, {"FALSE", "false"}, {"yes", "\"yes\""}, {"on", "\"on\""}, {"Null", "null"}, {"~", "null"},
-           {"", "null"}, {"'12'", "\"12\""}, {"\"true\"", "\"true\""}, {"''", "\"\""}, {"!!str 12", "\"12\""},
-           {"2001-12-14", "\"2001-12-14\""}, {"1_000", "\"1_000\""}, {"+", "\"+\""}, {"0x", "\"0x\""},
-           {"e5", "\"e5\""}, {"\"a\\tb\\\"\"", "\"a\\tb\\\"\""}, {"caf\xC3\xA9", "\"caf\xC3\xA9\""}}) {
+  for (const Row& row : std::initializer_list<Row>{{"12", "12"},
+                                                   {"-3", "-3"},
+                                                   {"+7", "7"},
+                                                   {"007", "7"},
+                                                   {"-0", "-0"},
+                                                   {"0x1F", "31"},
+                                                   {"0o17", "15"},
+                                                   {"12345678901234567890123", "12345678901234567890123"},
+                                                   {"1.50", "1.5"},
+                                                   {".5", "0.5"},
+                                                   {"-.5", "-0.5"},
+                                                   {"5.", "5"},
+                                                   {"1e3", "1000"},
+                                                   {"1E-7", "1e-07"},
+                                                   {"1e999", "\"1e999\""},
+                                                   {"1.2.3", "\"1.2.3\""},
+                                                   {"True", "true"},
+                                                   {"FALSE", "false"},
+                                                   {"yes", "\"yes\""},
+                                                   {"on", "\"on\""},
+                                                   {"Null", "null"},
+                                                   {"~", "null"},
+                                                   {"", "null"},
+                                                   {"'12'", "\"12\""},
+                                                   {"\"true\"", "\"true\""},
+                                                   {"''", "\"\""},
+                                                   {"!!str 12", "\"12\""},
+                                                   {"2001-12-14", "\"2001-12-14\""},
+                                                   {"1_000", "\"1_000\""},
+                                                   {"+", "\"+\""},
+                                                   {"0x", "\"0x\""},
+                                                   {"e5", "\"e5\""},
+                                                   {"\"a\\tb\\\"\"", "\"a\\tb\\\"\""},
+                                                   {"caf\xC3\xA9", "\"caf\xC3\xA9\""}}) {
     auto load = Load(Entry(std::string("    jsonData:\n      x: ") + row.yaml + "\n"));
     EXPECT_EQ(Only(load).json_data, std::string("{\"x\":") + row.json + "}") << row.yaml;
   }
@@ -145,10 +171,12 @@ TEST(DataSources, Interpolates) {
   Folder folder;
   std::string secret = folder.Write("secret", "  s3$cret\n");
   auto options = Environment({{"HOST", "h"}, {"ORG", "7"}, {"YES", "true"}, {"DOLLAR", "$HOST"}, {"EMPTY", ""}});
-  auto load = Load(Entry("    url: http://$HOST:${HOST}/$__env{HOST}$$HOST$EMPTY$\n    orgId: $ORG\n    basicAuth: $YES\n"
-                         "    user: a$ b\n    database: $DOLLAR\n    jsonData: {a: [\"$HOST\"], $HOST: $ORG}\n"
-                         "    secureJsonData:\n      p: $__file{" + secret + "}\n"),
-                   options);
+  auto load =
+      Load(Entry("    url: http://$HOST:${HOST}/$__env{HOST}$$HOST$EMPTY$\n    orgId: $ORG\n    basicAuth: $YES\n"
+                 "    user: a$ b\n    database: $DOLLAR\n    jsonData: {a: [\"$HOST\"], $HOST: $ORG}\n"
+                 "    secureJsonData:\n      p: $__file{" +
+                 secret + "}\n"),
+           options);
   const DataSource& source = Only(load);
   EXPECT_EQ(source.url, "http://h:h/h$HOST$");
   EXPECT_EQ(source.org_id, 7);
@@ -166,8 +194,9 @@ TEST(DataSources, UsesTheProcessEnvironmentByDefault) {
 }
 
 TEST(DataSources, OldFormHasSnakeCaseKeys) {
-  auto load = Load("datasources:\n- name: n\n  type: t\n  org_id: 3\n  basic_auth: true\n  json_data: {a: 1}\n"
-                   "  secure_json_data: {p: q}\n  is_default: true\n  basic_auth_user: b\n  with_credentials: true\n");
+  auto load = Load(
+      "datasources:\n- name: n\n  type: t\n  org_id: 3\n  basic_auth: true\n  json_data: {a: 1}\n"
+      "  secure_json_data: {p: q}\n  is_default: true\n  basic_auth_user: b\n  with_credentials: true\n");
   const DataSource& source = Only(load);
   EXPECT_EQ(source.org_id, 3);
   EXPECT_EQ(source.json_data, R"({"a":1})");
@@ -184,6 +213,7 @@ TEST(DataSources, MistakesAreNamedByFileAndLine) {
   for (const Row& row : std::vector<Row>{
            {"[", "ds.yaml:1: not valid YAML: end of sequence flow not found\n"},
            {"a: b: c", "ds.yaml:1: not valid YAML: illegal map value\n"},
+           {",po", "ds.yaml:1: only one YAML document per file is read; move this one to a file of its own\n"},
            {"- x\n", "ds.yaml:1: expected a mapping with the key datasources\n"},
            {"apiVersion: 2\n", "ds.yaml:1: apiVersion must be 1\n"},
            {"apiVersion: 1\ndatasources: {}\n", "ds.yaml:2: datasources must be a list\n"},
@@ -193,22 +223,27 @@ TEST(DataSources, MistakesAreNamedByFileAndLine) {
            {"apiVersion: 1\ndatasources:\n- name: n\n", "ds.yaml:3: type is missing (the plugin id)\n"},
            {Entry("    orgId: x\n"), "ds.yaml:6: orgId must be a positive number\n"},
            {Entry("    orgId: -1\n"), "ds.yaml:6: orgId must be a positive number\n"},
-           {Entry("    orgName: Main\n"), "ds.yaml:6: orgName cannot be resolved without Grafana's database; use orgId\n"},
+           {Entry("    orgName: Main\n"),
+            "ds.yaml:6: orgName cannot be resolved without Grafana's database; use orgId\n"},
            {Entry("    basicAuth: maybe\n"), "ds.yaml:6: basicAuth must be true or false\n"},
            {Entry("    url: [a]\n"), "ds.yaml:6: url must be a string\n"},
            {Entry("    url: a\n    url: b\n"), "ds.yaml:7: url is given twice\n"},
            {Entry("    jsonData: 5\n"), "ds.yaml:6: jsonData must be a mapping\n"},
-           {Entry("    jsonData: {a: .inf}\n"), "ds.yaml:6: JSON has no infinity and no NaN; quote it to make it a string\n"},
+           {Entry("    jsonData: {a: .inf}\n"),
+            "ds.yaml:6: JSON has no infinity and no NaN; quote it to make it a string\n"},
            {Entry("    jsonData: {a: 1, a: 2}\n"), "ds.yaml:6: a is given twice\n"},
            {Entry("    secureJsonData: {p: [1]}\n"), "ds.yaml:6: secureJsonData.p must be a string\n"},
            {Entry("    url: ${\n"), "ds.yaml:6: a ${…} is empty or has no end; write $$ for a dollar\n"},
            {Entry("    url: \"${}\"\n"), "ds.yaml:6: a ${…} is empty or has no end; write $$ for a dollar\n"},
-           {Entry("    url: $__vault{x}\n"), "ds.yaml:6: $__vault{} is not known; there are $__env{NAME} and $__file{PATH}\n"},
+           {Entry("    url: $__vault{x}\n"),
+            "ds.yaml:6: $__vault{} is not known; there are $__env{NAME} and $__file{PATH}\n"},
            {Entry("    url: $__file{/nowhere/at/all}\n"), "ds.yaml:6: $__file{/nowhere/at/all} does not exist\n"},
            {Entry("    url: $__file{/dev/zero}\n"), "ds.yaml:6: $__file{/dev/zero} is not a regular file\n"},
            {Entry("    url: $UNSET\n"),
-            "ds.yaml:6: the environment variable UNSET is not set; nothing is put in its place (write $$ for a dollar)\n"},
-           {Entry("---\na: b\n"), "ds.yaml:7: only one YAML document per file is read; move this one to a file of its own\n"},
+            "ds.yaml:6: the environment variable UNSET is not set; nothing is put in its place (write $$ for a "
+            "dollar)\n"},
+           {Entry("---\na: b\n"),
+            "ds.yaml:6: only one YAML document per file is read; move this one to a file of its own\n"},
        }) {
     EXPECT_EQ(Problems(Load(row.yaml)), row.problem) << row.yaml;
   }
@@ -232,16 +267,21 @@ TEST(DataSources, ErrorsDoNotShowSecrets) {
 
 TEST(DataSources, FoldersAreReadInAlphabeticalOrder) {
   Folder folder;
-  std::string two = folder.Write("2.yml", "apiVersion: 1\ndatasources:\n- {name: b, type: t, uid: u, isDefault: true}\n");
-  std::string one = folder.Write("1.yaml", "apiVersion: 1\ndatasources:\n- {name: a, type: t, uid: u, isDefault: true}\n");
-  std::string three = folder.Write("3.yaml", "apiVersion: 1\ndatasources:\n- {name: a, type: t, uid: v}\n"
-                                             "- {name: c, type: t, uid: c, isDefault: true}\n- {name: a, type: t, uid: u, orgId: 2, isDefault: true}\n");
+  std::string two =
+      folder.Write("2.yml", "apiVersion: 1\ndatasources:\n- {name: b, type: t, uid: u, isDefault: true}\n");
+  std::string one =
+      folder.Write("1.yaml", "apiVersion: 1\ndatasources:\n- {name: a, type: t, uid: u, isDefault: true}\n");
+  std::string three = folder.Write(
+      "3.yaml",
+      "apiVersion: 1\ndatasources:\n- {name: a, type: t, uid: v}\n"
+      "- {name: c, type: t, uid: c, isDefault: true}\n- {name: a, type: t, uid: u, orgId: 2, isDefault: true}\n");
   folder.Write("README.md", "[");
   std::vector<std::string> paths = {folder.path()};
   auto load = LoadDataSources(paths, {}, nullptr);
-  EXPECT_EQ(Problems(load), two + ":3: the uid u is already given at " + one + ":3 (organisation 1)\n" +
-                                three + ":3: the name a is already given at " + one + ":3 (organisation 1)\n" +
-                                three + ":4: a data source with isDefault is already given at " + one + ":3 (organisation 1)\n");
+  EXPECT_EQ(Problems(load), two + ":3: the uid u is already given at " + one + ":3 (organisation 1)\n" + three +
+                                ":3: the name a is already given at " + one + ":3 (organisation 1)\n" + three +
+                                ":4: a data source with isDefault is already given at " + one +
+                                ":3 (organisation 1)\n");
   EXPECT_TRUE(load.has_errors());
   ASSERT_NE(load.set->Find(1, "u"), nullptr);
   EXPECT_EQ(load.set->Find(1, "u")->name, "a");
@@ -313,7 +353,8 @@ TEST(DataSources, AliasesWorkAndBombsDoNot) {
   }
   load = Load(Entry(bomb));
   EXPECT_TRUE(load.set->sources().empty());
-  EXPECT_NE(Problems(load).find("more than 200000 YAML nodes with aliases expanded"), std::string::npos) << Problems(load);
+  EXPECT_NE(Problems(load).find("more than 200000 YAML nodes with aliases expanded"), std::string::npos)
+      << Problems(load);
 }
 
 TEST(DataSources, DepthIsBounded) {

@@ -74,10 +74,13 @@ TEST_F(QueryResponse, LargeFramesAreViewsIntoTheMessage) {
 
 TEST_F(QueryResponse, RefIdsAreSortedBytewise) {
   pluginv2::QueryDataResponse response;
-  for (const char* id : {"b", "A", "\xC3\xA4", "B", "", "A1", "__har__x"}) (*response.mutable_responses())[id] = JsonFrames({});
-  EXPECT_EQ(Render(response), R"({"results":{"":{"status":200,"frames":[]},"A":{"status":200,"frames":[]},"A1":{"status":200,"frames":[]},)"
-                              R"("B":{"status":200,"frames":[]},"__har__x":{"status":200,"frames":[]},"b":{"status":200,"frames":[]},)"
-                              "\"\xC3\xA4\":{\"status\":200,\"frames\":[]}}}");
+  for (const char* id : {"b", "A", "\xC3\xA4", "B", "", "A1", "__har__x"})
+    (*response.mutable_responses())[id] = JsonFrames({});
+  EXPECT_EQ(
+      Render(response),
+      R"({"results":{"":{"status":200,"frames":[]},"A":{"status":200,"frames":[]},"A1":{"status":200,"frames":[]},)"
+      R"("B":{"status":200,"frames":[]},"__har__x":{"status":200,"frames":[]},"b":{"status":200,"frames":[]},)"
+      "\"\xC3\xA4\":{\"status\":200,\"frames\":[]}}}");
   ASSERT_EQ(reply_.results().size(), 7u);
   EXPECT_EQ(reply_.results()[1].ref_id, "A");
 }
@@ -87,8 +90,10 @@ TEST_F(QueryResponse, ErrorsComeFirstAndInOrder) {
   response.set_error("upstream \"slow\"\n<x>\x01");
   response.set_errorsource("downstream");
   response.set_jsonmeta("ignored");
-  EXPECT_EQ(RenderOne(response),
-            R"({"results":{"A":{"error":"upstream \"slow\"\n<x>\u0001","errorSource":"downstream","status":504,"frames":[)" + kFrame + "]}}}");
+  EXPECT_EQ(
+      RenderOne(response),
+      R"({"results":{"A":{"error":"upstream \"slow\"\n<x>\u0001","errorSource":"downstream","status":504,"frames":[)" +
+          kFrame + "]}}}");
   EXPECT_TRUE(reply_.results()[0].is_error);
   EXPECT_EQ(reply_.results()[0].status, 504);
   response = JsonFrames({});
@@ -96,7 +101,8 @@ TEST_F(QueryResponse, ErrorsComeFirstAndInOrder) {
   EXPECT_EQ(RenderOne(response), R"({"results":{"A":{"error":"e","errorSource":"","status":200,"frames":[]}}})");
   response = JsonFrames({});
   response.set_errorsource("plugin");
-  EXPECT_EQ(RenderOne(response), R"({"results":{"A":{"status":200,"frames":[]}}})") << "a source without an error is left out";
+  EXPECT_EQ(RenderOne(response), R"({"results":{"A":{"status":200,"frames":[]}}})")
+      << "a source without an error is left out";
 }
 
 TEST_F(QueryResponse, StatusRules) {
@@ -105,8 +111,15 @@ TEST_F(QueryResponse, StatusRules) {
     const char* error;
     int shown;
   };
-  for (const Row& row : std::initializer_list<Row>{{0, "", 200}, {0, "e", 500}, {99, "", 500}, {600, "", 500}, {-1, "", 500},
-                                                   {100, "", 100}, {599, "", 599}, {404, "e", 404}, {INT32_MIN, "e", 500}}) {
+  for (const Row& row : std::initializer_list<Row>{{0, "", 200},
+                                                   {0, "e", 500},
+                                                   {99, "", 500},
+                                                   {600, "", 500},
+                                                   {-1, "", 500},
+                                                   {100, "", 100},
+                                                   {599, "", 599},
+                                                   {404, "e", 404},
+                                                   {INT32_MIN, "e", 500}}) {
     pluginv2::DataResponse response = JsonFrames({}, row.sent);
     response.set_error(row.error);
     RenderOne(response);
@@ -122,35 +135,41 @@ TEST_F(QueryResponse, ArrowWithoutTranscoderIsAnErrorOfThatRefId) {
   arrow.set_status(200);
   (*response.mutable_responses())["B"] = JsonFrames({kFrame});
   EXPECT_EQ(Render(response),
-            R"({"results":{"A":{"error":"the plugin sent Arrow frames, which need the transcoder; plugins built with SDK 0.290 or )"
-            R"(later send JSON","errorSource":"plugin","status":500,"frames":[]},"B":{"status":200,"frames":[)" + kFrame + "]}}}");
+            R"({"results":{"A":{"error":"the plugin sent Arrow frames, which need the transcoder; )"
+            R"(plugins built with SDK 0.290 or )"
+            R"(later send JSON","errorSource":"plugin","status":500,"frames":[]},"B":{"status":200,"frames":[)" +
+                kFrame + "]}}}");
   // Errors of old SDKs carry no frames and no format: nothing to convert.
   pluginv2::DataResponse old;
   old.set_error("boom");
   EXPECT_EQ(RenderOne(old), R"({"results":{"A":{"error":"boom","errorSource":"","status":500,"frames":[]}}})");
   old.add_frames("ARROW1");
   EXPECT_EQ(RenderOne(old),
-            R"({"results":{"A":{"error":"boom (the plugin sent Arrow frames, which need the transcoder; plugins built with SDK )"
+            R"({"results":{"A":{"error":"boom (the plugin sent Arrow frames, which need the transcoder; )"
+            R"(plugins built with SDK )"
             R"-(0.290 or later send JSON)","errorSource":"plugin","status":500,"frames":[]}}})-");
 }
 
 TEST_F(QueryResponse, FramesThatAreNotWhatTheySayAreAnErrorOfThatRefId) {
   for (const char* frame : {"ARROW1..", "", " ", "{", "[]", "null", "}", "{\"x\":1}]", "x{}"}) {
     EXPECT_EQ(RenderOne(JsonFrames({kFrame, frame})),
-              R"({"results":{"A":{"error":"the plugin sent a frame as JSON that is not a JSON object","errorSource":"plugin",)"
+              R"({"results":{"A":{"error":"the plugin sent a frame as JSON that is not a JSON object",)"
+              R"("errorSource":"plugin",)"
               R"("status":500,"frames":[]}}})")
         << frame;
   }
   EXPECT_EQ(RenderOne(JsonFrames({" {}\n"})), "{\"results\":{\"A\":{\"status\":200,\"frames\":[ {}\n]}}}");
   pluginv2::DataResponse unknown = JsonFrames({"{}"});
   unknown.set_format(static_cast<pluginv2::DataFrameFormat>(7));
-  EXPECT_EQ(RenderOne(unknown), R"({"results":{"A":{"error":"the plugin sent frames in the unknown format 7","errorSource":)"
-                                R"("plugin","status":500,"frames":[]}}})");
+  EXPECT_EQ(RenderOne(unknown),
+            R"({"results":{"A":{"error":"the plugin sent frames in the unknown format 7","errorSource":)"
+            R"("plugin","status":500,"frames":[]}}})");
 }
 
 class FakeTranscoder : public FrameTranscoder {
  public:
-  std::expected<void, std::string> AppendJson(std::string_view arrow, std::string_view ref_id, std::string& out) override {
+  std::expected<void, std::string> AppendJson(std::string_view arrow, std::string_view ref_id,
+                                              std::string& out) override {
     out += "{\"half\":";
     if (arrow == "bad") return std::unexpected("frame is no Arrow file");
     out += '"' + std::string(arrow) + std::string(ref_id) + "\"}";
@@ -169,9 +188,11 @@ TEST_F(QueryResponse, ArrowGoesThroughTheTranscoder) {
   bad.add_frames(std::string(1000, 'x'));
   bad.add_frames("bad");
   (*response.mutable_responses())["C"] = JsonFrames({"{\"z\":\"" + std::string(1000, 'z') + "\"}"});
-  EXPECT_EQ(Render(response), R"({"results":{"A":{"status":200,"frames":[{"half":"xA"},{"half":"yA"}]},)"
-                              R"("B":{"error":"frame is no Arrow file","errorSource":"plugin","status":500,"frames":[]},)"
-                              R"("C":{"status":200,"frames":[{"z":")" + std::string(1000, 'z') + "\"}]}}}");
+  EXPECT_EQ(Render(response),
+            R"({"results":{"A":{"status":200,"frames":[{"half":"xA"},{"half":"yA"}]},)"
+            R"("B":{"error":"frame is no Arrow file","errorSource":"plugin","status":500,"frames":[]},)"
+            R"("C":{"status":200,"frames":[{"z":")" +
+                std::string(1000, 'z') + "\"}]}}}");
 }
 
 TEST_F(QueryResponse, TextThatIsNotUtf8IsRepaired) {
@@ -201,8 +222,12 @@ TEST_F(QueryResponse, OfEqualRefIdsTheLastCounts) {
 TEST_F(QueryResponse, UnknownFieldsAreSkipped) {
   std::string value = JsonFrames({"{}"}).SerializeAsString();
   wire::AppendBytes(15, "new", value);
-  value += "\x75" "abcd";      // Field 14, fixed32.
-  value += "\x71" "abcdefgh";  // Field 14, fixed64.
+  value +=
+      "\x75"
+      "abcd";  // Field 14, fixed32.
+  value +=
+      "\x71"
+      "abcdefgh";  // Field 14, fixed64.
   std::string entry;
   wire::AppendBytes(1, "A", entry);
   wire::AppendBytes(2, value, entry);
@@ -222,16 +247,21 @@ TEST_F(QueryResponse, AResultWithoutAValueIsEmpty) {
 
 TEST_F(QueryResponse, MalformedBytesFailTheCall) {
   EXPECT_EQ(RenderBytes("\x0A"), "error: the plugin's reply is not a valid protobuf message");
-  EXPECT_EQ(RenderBytes("\x0A\x05" "abc"), "error: the plugin's reply is not a valid protobuf message");
+  EXPECT_EQ(RenderBytes("\x0A\x05"
+                        "abc"),
+            "error: the plugin's reply is not a valid protobuf message");
   EXPECT_EQ(RenderBytes(std::string(12, '\xFF')), "error: the plugin's reply is not a valid protobuf message");
   EXPECT_EQ(RenderBytes(std::string("\x00", 1)), "error: the plugin's reply is not a valid protobuf message");
   EXPECT_EQ(RenderBytes("\x0B"), "error: the plugin's reply is not a valid protobuf message");
   EXPECT_EQ(RenderBytes("<html>502 Bad Gateway</html>"), "error: the plugin's reply is not a valid protobuf message");
   EXPECT_EQ(RenderBytes("\x0A\x02\x12\x05"), "error: the plugin's reply has a result that is not valid protobuf");
-  EXPECT_EQ(RenderBytes("\x0A\x04\x12\x02\x0A\x09"), "error: the plugin's reply has a result that is not valid protobuf");
-  EXPECT_EQ(RenderBytes(std::string("\x0A\x04\x12\x00\x12\x00", 6)), "error: the plugin's reply has a result with two values");
+  EXPECT_EQ(RenderBytes("\x0A\x04\x12\x02\x0A\x09"),
+            "error: the plugin's reply has a result that is not valid protobuf");
+  EXPECT_EQ(RenderBytes(std::string("\x0A\x04\x12\x00\x12\x00", 6)),
+            "error: the plugin's reply has a result with two values");
   limits_.results_max = 2;
-  EXPECT_EQ(RenderBytes(std::string("\x0A\x00\x0A\x00\x0A\x00", 6)), "error: the plugin's reply has more than 2 results");
+  EXPECT_EQ(RenderBytes(std::string("\x0A\x00\x0A\x00\x0A\x00", 6)),
+            "error: the plugin's reply has more than 2 results");
 }
 
 TEST_F(QueryResponse, EveryCutIsAnErrorOrValidJson) {
@@ -267,7 +297,8 @@ TEST(StatusDetails, NameTheSourceOfAnError) {
   EXPECT_EQ(ErrorSourceFromStatusDetails(good), "downstream");
   EXPECT_EQ(ErrorSourceFromStatusDetails(details(kInfo, "errorSource", "plugin")), "plugin");
   EXPECT_EQ(ErrorSourceFromStatusDetails(details(kInfo, "errorSource", "evil\n")), "");
-  EXPECT_EQ(ErrorSourceFromStatusDetails(details("type.googleapis.com/google.rpc.RetryInfo", "errorSource", "plugin")), "");
+  EXPECT_EQ(ErrorSourceFromStatusDetails(details("type.googleapis.com/google.rpc.RetryInfo", "errorSource", "plugin")),
+            "");
   EXPECT_EQ(ErrorSourceFromStatusDetails(""), "");
   for (size_t size = 0; size < good.size(); ++size) EXPECT_EQ(ErrorSourceFromStatusDetails(good.substr(0, size)), "");
 }
