@@ -22,7 +22,7 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   made.upstream.idle_max = options.pool_idle_per_worker;
   made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
   made.upstream.connect_timeout_ms = Milliseconds(options.delegate_connect_timeout);
-  made.upstream.connection.head_timeout_ms = Milliseconds(options.delegate_header_timeout);
+  made.upstream.connection.header_timeout_ms = Milliseconds(options.delegate_header_timeout);
   return made;
 }
 
