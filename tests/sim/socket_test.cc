@@ -179,9 +179,8 @@ TEST(SimSocketTest, CancelAtAnyMomentEndsEveryWaitWithTheFirstReason) {
     if (client.end == shed || client.end == timeout) {
       EXPECT_EQ(client.end, client.socket.cancel_reason());
     }
-    if (!client.sent && client.sent.error().code != ErrorCode::kReset) {
-      EXPECT_EQ(client.sent.error().source, client.socket.cancel_reason().source);
-    }
+    // An error that is not the network's is the reason of the cancel.
+    if (!client.sent && client.sent.error().os_errno == 0) EXPECT_EQ(client.sent.error(), client.socket.cancel_reason());
   });
 }
 
@@ -324,8 +323,26 @@ TEST(SimSocketTest, AWatchedSocketMayBeCancelledAndClosedAtAnyMoment) {
     Socket peer(world.worker(), b, is_unix, ErrorSource::kDownstream);
     Watcher watcher;
     watched.Watch(watcher);
-    Result<void> sent;
+    // Others hold the whole pool for a while: who finds it empty waits, and stops waiting when it is cancelled.
+    struct Holder {
+      static Task<void> Run(SimWorld& w, Socket& socket) {
+        Result<BufferLease> lease = co_await socket.Receive();
+        co_await w.worker().Sleep(w.random().Below(60));
+        lease = Result<BufferLease>();
+        co_await socket.Close();
+      }
+    };
+    std::vector<std::unique_ptr<Socket>> others;
+    std::vector<Result<void>> others_sent(4);
     const std::string bytes = Bytes(10'000);
+    for (size_t i = 0; i < others_sent.size(); ++i) {
+      const auto [c, d] = world.ring().MakePair(false);
+      others.push_back(std::make_unique<Socket>(world.worker(), c, false, ErrorSource::kUpstream));
+      others.push_back(std::make_unique<Socket>(world.worker(), d, false, ErrorSource::kDownstream));
+      world.worker().tasks().Spawn(SendAndClose(world, *others[2 * i], bytes, others_sent[i]));
+      world.worker().tasks().Spawn(Holder::Run(world, *others[2 * i + 1]));
+    }
+    Result<void> sent;
     world.worker().tasks().Spawn(SendAndClose(world, peer, bytes, sent));
     world.worker().tasks().Spawn(CancelAfter(world, watched, world.random().Below(20), Error{ErrorCode::kShed}));
     world.worker().tasks().Spawn(CloseWhen(world, watched, world.random().Between(1, 40)));
@@ -444,15 +461,18 @@ TEST(SimConnectTest, AListenerMayCloseAtAnyMomentWhileClientsCome) {
 }
 
 TEST(SimConnectTest, ATimeoutArmedAfterALongIdleTimeCountsFromNow) {
-  ForEachSeed(20, [](uint64_t seed) {
+  ForEachSeed(kRuns / 3, [](uint64_t seed) {
     SimRingOptions options;
     options.faults = SimFaults::Harmless();
+    // Turns in which the ring sleeps for long and is then woken by bytes, not by a timer.
+    options.faults.stall = 500;
+    options.faults.stall_ms_max = 60'000;
     SimWorld world(seed, options, /*keep_faults=*/true);
     const auto [a, b] = world.ring().MakePair(false);
     Socket waiting(world.worker(), a, false, ErrorSource::kDownstream);
     Socket peer(world.worker(), b, false, ErrorSource::kUpstream);
     struct Waiter {
-      // Its receive is completed by a turn that slept for a minute; what it arms then must not be due in that turn.
+      // Its receive is completed by a turn that may have slept for a minute; what it arms then must not be due in that turn.
       static Task<void> Run(SimWorld& w, Socket& socket, uint64_t& waited_ms) {
         Result<BufferLease> lease = co_await socket.Receive();
         EXPECT_TRUE(lease);
@@ -465,7 +485,7 @@ TEST(SimConnectTest, ATimeoutArmedAfterALongIdleTimeCountsFromNow) {
         co_await socket.Close();
       }
       static Task<void> Speak(SimWorld& w, Socket& socket) {
-        co_await w.worker().Sleep(60'000);
+        co_await w.worker().Sleep(w.random().Below(10));
         char byte = 'x';
         iovec piece{&byte, 1};
         const Result<void> sent = co_await socket.Send({&piece, 1});
