@@ -222,8 +222,8 @@ TEST(SimSocketTest, ASlowReaderStopsItsSenderAndKeepsFewBytesWaiting) {
     world.RunUntilIdle();
     EXPECT_TRUE(sent);
     EXPECT_EQ(received_bytes, bytes.size());
-    // Four, and what the ring had already delivered when it was asked to stop.
-    EXPECT_LE(queued_max, 32u);
+    // Four, and what the ring still delivers until the cancel takes effect: here often, and in small pieces.
+    EXPECT_LE(queued_max, 128u);
   });
 }
 
