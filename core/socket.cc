@@ -49,7 +49,9 @@ void Socket::ArmReceive() {
 }
 
 Result<BufferLease> Socket::TakeReceived() {
+  const bool interrupted = std::exchange(receive_interrupted_, false);
   if (cancelled_) return std::unexpected(cancel_reason_);
+  if (interrupted) return std::unexpected(interrupt_reason_);
   if (queued_count() == 0) {
     DPA_ASSERT(receive_ended_);
     return std::unexpected(receive_error_);
@@ -206,6 +208,13 @@ void Socket::Cancel(Error reason) {
   // Pending operations complete at once (shutdown is a plain call; on the ring it would cost a kernel worker thread).
   worker_.ring().Shutdown(fd_, SHUT_RDWR);
   if (receive_waiter_) worker_.Schedule(std::exchange(receive_waiter_, nullptr));
+}
+
+void Socket::InterruptReceive(Error reason) {
+  if (!receive_waiter_) return;
+  receive_interrupted_ = true;
+  interrupt_reason_ = reason;
+  worker_.Schedule(std::exchange(receive_waiter_, nullptr));
 }
 
 void Socket::ShutdownSend() {

@@ -28,6 +28,8 @@
 
 namespace dpa {
 
+class ExchangeRelay;
+
 // Whole answers of a known length.
 struct Response {
   int status = 200;
@@ -67,6 +69,10 @@ class Exchange {
   virtual Task<Result<void>> WriteBody(std::span<iovec> pieces) = 0;
   virtual Task<Result<void>> FinishResponse() = 0;
   virtual bool response_started() const = 0;
+
+  // The proxy's way in: bodies in pieces, heads that come from an upstream.
+  // nullptr: this kind of exchange is never relayed.
+  virtual ExchangeRelay* relay() { return nullptr; }
 
   // While set, `target` is cancelled when the client goes away (end of stream or reset), with source downstream. nullptr
   // to stop. At once if the client has gone already.

@@ -35,7 +35,7 @@ struct Counters {
 // What was printed and not yet taken by the one StreamStdio call. As in go-plugin, who prints waits until it is taken.
 class StdioHub {
  public:
-  // Waits while more than kWaitingMax are queued.
+  // Waits while kWaitingMax are queued. `cancelled` is called under the lock and must not come back here.
   void Print(std::string text, const std::function<bool()>& cancelled) {
     std::unique_lock lock(mutex_);
     while (queue_.size() >= kWaitingMax && !stopped_ && !cancelled()) changed_.wait_for(lock, kPoll);
@@ -144,8 +144,8 @@ class DataService final : public pluginv2::Data::Service {
     environment.metadata = MetadataOf(context);
     environment.format = request.format();
     environment.cancelled = [&context, this] { return context.IsCancelled() || hub_->stopped(); };
-    environment.print_to_stdio_stream = [this, cancelled = environment.cancelled](std::string text) {
-      hub_->Print(std::move(text), cancelled);
+    environment.print_to_stdio_stream = [&context, this](std::string text) {
+      hub_->Print(std::move(text), [&context] { return context.IsCancelled(); });
     };
     return environment;
   }

@@ -1,0 +1,119 @@
+// UpstreamPool keeps the connections of one worker to one endpoint and lends them to exchanges.
+//
+// Every connection here was opened by, and is only ever touched by, that worker's thread, so the pool has no locks. A
+// connection is always in exactly one place:
+//
+//     connecting --> leased <--> idle --> closing
+//
+// Idle connections are lent last in, first out: the warmest one, and the others reach their timeout. An idle one keeps one
+// receive in flight; if that completes, the peer has closed it or sent bytes that nobody asked for, and it is closed, never lent.
+//
+// At leases_max exchanges wait in a bounded queue, first in, first out; what is returned goes to the first of them.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "core/address.h"
+#include "core/result.h"
+#include "core/task.h"
+#include "core/timer_wheel.h"
+#include "core/worker.h"
+#include "http/http_metrics.h"
+#include "http/upstream_connection.h"
+
+namespace dpa {
+
+struct UpstreamPoolOptions {
+  uint32_t leases_max = 1024;           // Leased plus connecting, per endpoint and worker. Beyond it exchanges wait.
+  uint32_t waiting_max = 1024;          // Beyond it: kShed at once.
+  uint64_t waiting_timeout_ms = 1'000;  // Then: kShed.
+  uint32_t idle_max = 128;              // Beyond it the one that has been idle longest is closed.
+  uint64_t idle_timeout_ms = 55'000;    // --delegate-idle-timeout. Below the upstream's own keep-alive timeout.
+  uint64_t connect_timeout_ms = 1'000;  // --delegate-connect-timeout
+  UpstreamConnectionOptions connection;
+};
+
+class UpstreamPool final : private TimerWheel::Entry {
+ public:
+  // Borrows one connection for one exchange. Move-only; gives it back when destroyed: to the idle ones after MarkReusable(),
+  // closed otherwise, so an early return is always safe.
+  class Lease {
+   public:
+    Lease(Lease&& other) noexcept
+        : connection_(std::exchange(other.connection_, nullptr)), reusable_(other.reusable_) {}
+    Lease& operator=(Lease&&) = delete;
+    ~Lease();
+
+    UpstreamConnection& connection() const { return *connection_; }
+    // Both sides agreed to keep-alive and the request was sent in full. Whether the response ended exactly on its framing is checked
+    // here once more. REQUIRES: nothing waits on the connection.
+    void MarkReusable();
+
+   private:
+    friend class UpstreamPool;
+    explicit Lease(UpstreamConnection& connection) : connection_(&connection) {}
+    UpstreamConnection* connection_;
+    bool reusable_ = false;
+  };
+
+  enum class Freshness : uint8_t { kAny, kNew };
+
+  // `worker`, `options` and `metrics` outlive the pool. REQUIRES: Drain() has completed before destruction.
+  UpstreamPool(Worker& worker, const Address& address, const UpstreamPoolOptions& options, HttpMetrics& metrics);
+  ~UpstreamPool();
+  UpstreamPool(const UpstreamPool&) = delete;
+  UpstreamPool& operator=(const UpstreamPool&) = delete;
+
+  // Lends an idle connection, or connects. kNew: always connects, for a second attempt.
+  // Errors, all retry_safe, source upstream: kShed (queue full or too long), kRefused, kUnreachable, kTimeout, kCancelled (draining).
+  Task<Result<Lease>> Acquire(Freshness freshness);
+
+  // Closes idle connections and turns waiting exchanges away. Completes when the last lease has come back.
+  Task<void> Drain();
+
+  const Address& address() const { return address_; }
+  const std::string& name() const { return name_; }  // The address, for log and record.
+  uint32_t leased_count() const { return leased_count_; }
+  uint32_t idle_count() const { return idle_count_; }
+  uint32_t waiting_count() const { return waiting_count_; }
+
+ private:
+  friend class UpstreamConnection;
+  class Waiter;
+
+  // A slot, or what stands against it. The slot is counted in leased_count_.
+  Task<Result<void>> TakeSlot();
+  void ReleaseSlot();
+  Task<Result<Lease>> ConnectNew();
+  UpstreamConnection* TakeIdle();
+  void Return(UpstreamConnection& connection, bool reusable);
+  void PutIdle(UpstreamConnection& connection);
+  void Unlink(UpstreamConnection& connection);
+  void CloseIdle(UpstreamConnection& connection, UpstreamClose cause);
+  void Discard(UpstreamConnection& connection, UpstreamClose cause);
+  Task<void> CloseConnection(UpstreamConnection& connection);
+  void OnExpire() override;
+  void CountSlots(int change);
+
+  Worker& worker_;
+  const Address address_;
+  const std::string name_;
+  const UpstreamPoolOptions& options_;
+  HttpMetrics& metrics_;
+  TaskScope closing_;
+  Signal slots_returned_;
+
+  UpstreamConnection* idle_newest_ = nullptr;
+  UpstreamConnection* idle_oldest_ = nullptr;
+  uint32_t idle_count_ = 0;
+  Waiter* waiting_first_ = nullptr;
+  Waiter* waiting_last_ = nullptr;
+  uint32_t waiting_count_ = 0;
+  uint32_t leased_count_ = 0;  // Connecting ones included.
+  bool draining_ = false;
+};
+
+}  // namespace dpa
