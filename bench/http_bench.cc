@@ -1,4 +1,5 @@
-// What the pure part of the data path costs per request: matching a route, parsing a head, rewriting it, decoding a chunked body.
+// What the pure part of the data path costs per request: matching a route, parsing a head, rewriting it, decoding a
+// chunked body.
 
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
@@ -17,7 +18,8 @@ namespace {
 RouteTable TableOf(int routes) {
   RouteTableBuilder builder;
   for (int i = 0; i < routes; ++i) {
-    const std::string base = fmt::format("/apis/plugin-{:04}.datasource.grafana.app/v0alpha1/namespaces/{{ns}}/datasources/{{uid}}", i / 2);
+    const std::string base =
+        fmt::format("/apis/plugin-{:04}.datasource.grafana.app/v0alpha1/namespaces/{{ns}}/datasources/{{uid}}", i / 2);
     const auto added = builder.Add("", base + (i % 2 ? "/resources/{path...}" : "/query"), {.service_name = base});
     if (!added) std::abort();
   }
@@ -28,7 +30,9 @@ void BM_RouteHit(benchmark::State& state) {
   const RouteTable table = TableOf(static_cast<int>(state.range(0)));
   std::vector<std::string> paths;
   for (int i = 0; i < state.range(0) / 2; ++i) {
-    paths.push_back(fmt::format("/apis/plugin-{:04}.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F9AEF21F6940/query", i));
+    paths.push_back(fmt::format(
+        "/apis/plugin-{:04}.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F9AEF21F6940/query",
+        i));
   }
   size_t next = 0;
   RouteMatch match;
@@ -54,18 +58,27 @@ const std::string kCurl =
     "GET /apis/dashboard.grafana.app/v1/namespaces/default/dashboards HTTP/1.1\r\n"
     "Host: localhost:8080\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n";
 const std::string kBrowser =
-    "POST /apis/prometheus.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F9AEF21F6940/query?ds_type=prometheus&requestId=Q100 HTTP/1.1\r\n"
-    "Host: grafana.example.com\r\nConnection: keep-alive\r\nContent-Length: 1024\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n"
-    "sec-ch-ua: \"Chromium\";v=\"122\", \"Not(A:Brand\";v=\"24\", \"Google Chrome\";v=\"122\"\r\nsec-ch-ua-mobile: ?0\r\n"
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0.0.0 Safari/537.36\r\n"
-    "Content-Type: application/json\r\nAccept: application/json, text/plain, */*\r\nx-grafana-org-id: 1\r\nx-panel-id: 4\r\n"
-    "x-dashboard-uid: 000000016\r\nx-datasource-uid: P8E80F9AEF21F6940\r\nx-plugin-id: prometheus\r\nsec-ch-ua-platform: \"Linux\"\r\n"
-    "Origin: https://grafana.example.com\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n"
+    "POST "
+    "/apis/prometheus.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F9AEF21F6940/"
+    "query?ds_type=prometheus&requestId=Q100 HTTP/1.1\r\n"
+    "Host: grafana.example.com\r\nConnection: keep-alive\r\nContent-Length: 1024\r\nPragma: no-cache\r\nCache-Control: "
+    "no-cache\r\n"
+    "sec-ch-ua: \"Chromium\";v=\"122\", \"Not(A:Brand\";v=\"24\", \"Google Chrome\";v=\"122\"\r\nsec-ch-ua-mobile: "
+    "?0\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0.0.0 "
+    "Safari/537.36\r\n"
+    "Content-Type: application/json\r\nAccept: application/json, text/plain, */*\r\nx-grafana-org-id: 1\r\nx-panel-id: "
+    "4\r\n"
+    "x-dashboard-uid: 000000016\r\nx-datasource-uid: P8E80F9AEF21F6940\r\nx-plugin-id: "
+    "prometheus\r\nsec-ch-ua-platform: \"Linux\"\r\n"
+    "Origin: https://grafana.example.com\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: "
+    "empty\r\n"
     "Referer: https://grafana.example.com/d/000000016/1-kubernetes-overview?orgId=1&from=now-1h&to=now\r\n"
     "Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\n"
     "Cookie: grafana_session=0123456789abcdef0123456789abcdef; grafana_session_expiry=1710000000\r\n\r\n";
 const std::string kResponse =
-    "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
+    "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Type: application/json\r\nX-Content-Type-Options: "
+    "nosniff\r\n"
     "X-Frame-Options: deny\r\nDate: Sat, 01 Jan 2022 00:00:00 GMT\r\nContent-Length: 1024\r\n\r\n";
 
 void Parse(benchmark::State& state, MessageParser::Role role, const std::string& head) {
@@ -128,7 +141,8 @@ BENCHMARK(BM_RewriteResponse);
 void BM_DecodeChunked(benchmark::State& state) {
   const auto chunk = static_cast<size_t>(state.range(0));
   std::string body;
-  for (size_t done = 0; done < 65536; done += chunk) body += fmt::format("{:x}\r\n{}\r\n", chunk, std::string(chunk, 'x'));
+  for (size_t done = 0; done < 65536; done += chunk)
+    body += fmt::format("{:x}\r\n{}\r\n", chunk, std::string(chunk, 'x'));
   body += kLastChunk;
   BodyDecoder decoder;
   for (auto _ : state) {

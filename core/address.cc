@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "core/assert.h"
+
 namespace dpa {
 namespace {
 
@@ -30,9 +32,11 @@ std::expected<HostPort, std::string> Split(std::string_view text) {
   uint16_t port = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   if (error != std::errc() || end != digits.data() + digits.size()) return bad("the port is not a number up to 65535");
+  if (host.find('\0') != std::string_view::npos) return bad("a NUL byte in the host");
   if (host.starts_with('[')) {
     if (!host.ends_with(']')) return bad("'[' without ']'");
     host = host.substr(1, host.size() - 2);
+    if (host.find(':') == std::string_view::npos) return bad("brackets are for IPv6 addresses");
   } else if (host.find(':') != std::string_view::npos) {
     return bad("an IPv6 address needs brackets");
   }
@@ -43,6 +47,7 @@ std::expected<Address, std::string> UnixAddress(std::string_view path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty()) return std::unexpected("unix: without a path");
+  if (path.find('\0') != std::string_view::npos) return std::unexpected("unix: a NUL byte in the path");
   if (path.size() >= sizeof address.sun_path) {
     return std::unexpected(fmt::format("the socket path \"{}\" has {} bytes; the system takes at most {}", path, path.size(),
                                        sizeof address.sun_path - 1));
@@ -72,13 +77,22 @@ std::expected<Address, std::string> LookUp(const HostPort& host_port, std::strin
 
 }  // namespace
 
-Address::Address(const sockaddr* address, socklen_t bytes) : bytes_(bytes) { std::memcpy(&storage_, address, bytes); }
+Address::Address(const sockaddr* address, socklen_t bytes) : bytes_(bytes) {
+  DPA_ASSERT(bytes <= sizeof storage_);
+  std::memcpy(&storage_, address, bytes);
+}
 
 std::expected<Address, std::string> Address::Parse(std::string_view text) {
   if (text.starts_with(kUnixPrefix)) return UnixAddress(text.substr(kUnixPrefix.size()));
   const std::expected<HostPort, std::string> split = Split(text);
   if (!split) return std::unexpected(split.error());
   if (split->host == "localhost") return LookUp(HostPort{"127.0.0.1", split->port}, text, true);
+  // The resolver also takes "1", "0x7f.1" and octal digits for IPv4 addresses; nobody means them.
+  in_addr four{};
+  const bool is_ipv4 = split->host.empty() || inet_pton(AF_INET, split->host.c_str(), &four) == 1;
+  if (!is_ipv4 && split->host.find(':') == std::string::npos) {
+    return std::unexpected(fmt::format("\"{}\" does not name an IP address", text));
+  }
   return LookUp(*split, text, true);
 }
 

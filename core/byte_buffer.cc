@@ -1,9 +1,12 @@
 #include "core/byte_buffer.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+
+#include "core/poison.h"
 
 namespace dpa {
 
@@ -15,13 +18,14 @@ BytePool::~BytePool() {
 }
 
 char* BytePool::Allocate(size_t bytes, size_t& capacity) {
-  const int bits = std::max(kBlockBitsMin, static_cast<int>(std::bit_width(bytes - 1)));
+  const int bits = std::max(kBlockBitsMin, static_cast<int>(std::bit_width(std::max(bytes, size_t{1}) - 1)));
   capacity = size_t{1} << bits;
   ++blocks_out_;
   if (bits <= kBlockBitsMax && !free_[bits].empty()) {
     char* block = free_[bits].back();
     free_[bits].pop_back();
     retained_bytes_ -= capacity;
+    Unpoison(block, capacity);
     return block;
   }
   char* block = static_cast<char*>(std::malloc(capacity));
@@ -33,6 +37,7 @@ void BytePool::Free(char* block, size_t capacity) {
   --blocks_out_;
   const int bits = std::countr_zero(capacity);
   if (bits > kBlockBitsMax || retained_bytes_ + capacity > kRetainedBytesMax) return std::free(block);
+  Poison(block, capacity);
   free_[bits].push_back(block);
   retained_bytes_ += capacity;
 }

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -71,8 +72,11 @@ std::expected<std::vector<int>, std::string> OpenTcp(Address& address, uint32_t 
   return fds;
 }
 
-// A socket file that nobody answers on is left over from a crash.
+// A socket file that nobody answers on is left over from a crash. Only a socket: connect() refuses on any other file too, and
+// an operator's file must not be removed for a mistyped address.
 bool IsStale(const Address& address) {
+  struct stat status{};
+  if (lstat(address.unix_path().c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return false;
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const bool refused = connect(fd, address.get(), address.bytes()) != 0 && errno == ECONNREFUSED;
   close(fd);

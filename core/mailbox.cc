@@ -25,11 +25,12 @@ Mailbox::~Mailbox() {
 
 bool Mailbox::Post(Message message) {
   if (closed_.load(std::memory_order_acquire)) return false;
-  Node* node = new Node{std::move(message), head_.load(std::memory_order_relaxed)};
-  while (!head_.compare_exchange_weak(node->next, node, std::memory_order_release, std::memory_order_relaxed)) {
-  }
-  // Only who finds it empty wakes: the worker takes the list whole.
-  if (node->next == nullptr) Wake();
+  Node* head = head_.load(std::memory_order_relaxed);
+  Node* const node = new Node{std::move(message), head};
+  while (!head_.compare_exchange_weak(head, node, std::memory_order_release, std::memory_order_relaxed)) node->next = head;
+  // From here on the node is the worker's, which may have run and freed it already: only `head` may be looked at.
+  // Only who finds the list empty wakes, since the worker takes it whole.
+  if (head == nullptr) Wake();
   return true;
 }
 

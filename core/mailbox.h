@@ -22,6 +22,7 @@ class Mailbox {
   Mailbox& operator=(const Mailbox&) = delete;
 
   // Any thread. `message` runs on the worker's thread. Returns false, and drops it, once the mailbox is closed.
+  // REQUIRES: the mailbox outlives the call, also when `message` is what ends the worker.
   bool Post(Message message);
   // Any thread: makes the worker take a turn, with no message.
   void Wake();

@@ -3,6 +3,7 @@
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "core/assert.h"
@@ -40,6 +41,7 @@ void MetricsPage::AddGauge(std::string_view name, std::string_view help, MetricL
 void MetricsPage::AddHistogram(std::string_view name, std::string_view help, MetricLabels labels,
                                const Histogram& histogram) {
   Sample& sample = Find(Kind::kHistogram, name, help, labels);
+  DPA_ASSERT(sample.bounds.empty() || std::ranges::equal(sample.bounds, histogram.bounds()));
   sample.bounds.assign(histogram.bounds().begin(), histogram.bounds().end());
   sample.buckets.resize(sample.bounds.size() + 1);
   for (size_t i = 0; i < sample.buckets.size(); ++i) sample.buckets[i] += histogram.bucket(i);

@@ -19,6 +19,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/assert.h"
+
 namespace dpa {
 
 // Only grows. Written by one thread.
@@ -53,7 +55,7 @@ class Histogram {
  public:
   static constexpr size_t kBoundsMax = 16;
   // `bounds` is ascending, at most kBoundsMax, and outlives the histogram.
-  explicit Histogram(std::span<const double> bounds) : bounds_(bounds) {}
+  explicit Histogram(std::span<const double> bounds) : bounds_(bounds) { DPA_ASSERT(bounds.size() <= kBoundsMax); }
   void Observe(double value);
 
   std::span<const double> bounds() const { return bounds_; }

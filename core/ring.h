@@ -7,7 +7,7 @@
 // final call of its Completion (`more` == false); until then the Completion, and every byte handed to the operation, stays
 // where it is. Cancel() only makes that final call come sooner.
 //
-// Completions are copied out first and then called, from Turn() only, never from inside a submit. A Completion's handler may
+// Completions are copied out first and then called, from Dispatch() only, never from inside a submit. A Completion's handler may
 // submit, and may resume the one coroutine that awaits it; waking anything else goes through Worker::Schedule.
 //
 // Thread safety: a Ring belongs to the thread that made it.
@@ -90,8 +90,17 @@ class Ring {
   // REQUIRES: no operation in flight on `fd`.
   virtual void Close(int fd) = 0;
 
-  // Submits what is queued, waits for a completion until `deadline_ns` (0: do not wait), and calls the completions.
-  virtual void Turn(uint64_t deadline_ns) = 0;
+  // A turn has two halves, so that the worker can bring its clock and its snapshots up to date between them: whatever the
+  // completions arm or match must count from the moment at which the ring woke, not from before it slept.
+  //
+  // Submits what is queued and waits for a completion until `deadline_ns` (0: do not wait; UINT64_MAX: for ever).
+  virtual void Wait(uint64_t deadline_ns) = 0;
+  // Calls the completions that have come.
+  virtual void Dispatch() = 0;
+  void Turn(uint64_t deadline_ns) {
+    Wait(deadline_ns);
+    Dispatch();
+  }
 
   virtual uint64_t NowNs() = 0;  // Monotonic.
   virtual BufferPool& buffers() = 0;

@@ -245,7 +245,7 @@ int UringRing::Enter(uint32_t wait_count, uint64_t timeout_ns) {
                          reinterpret_cast<sigset_t*>(&argument), sizeof argument);
 }
 
-void UringRing::Turn(uint64_t deadline_ns) {
+void UringRing::Wait(uint64_t deadline_ns) {
   buffers_->Publish();
   if ((__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) != 0) ++overflows_count_;
   const bool ready = io_uring_cq_ready(&ring_) != 0;
@@ -257,10 +257,9 @@ void UringRing::Turn(uint64_t deadline_ns) {
   const int entered = Enter(timeout_ns != 0 ? 1 : 0, timeout_ns);
   // Interrupted, timed out, or the kernel asks us to reap first: all are answered by reaping and coming again.
   DPA_ASSERT(entered >= 0 || entered == -ETIME || entered == -EINTR || entered == -EAGAIN || entered == -EBUSY);
-  DispatchCompletions();
 }
 
-void UringRing::DispatchCompletions() {
+void UringRing::Dispatch() {
   struct Copied {
     Completion* completion;
     int32_t value;

@@ -45,7 +45,8 @@ class UringRing final : public Ring {
   void Shutdown(int fd, int how) override;
   void Close(int fd) override;
 
-  void Turn(uint64_t deadline_ns) override;
+  void Wait(uint64_t deadline_ns) override;
+  void Dispatch() override;
   uint64_t NowNs() override;
   BufferPool& buffers() override;
   std::string_view name() const override { return "io_uring"; }
@@ -59,7 +60,6 @@ class UringRing final : public Ring {
   UringRing() = default;
   io_uring_sqe* NextSqe();
   int Enter(uint32_t wait_count, uint64_t timeout_ns);
-  void DispatchCompletions();
 
   io_uring ring_{};
   bool ring_made_ = false;

@@ -69,13 +69,16 @@ void Socket::OnReceived(Completion& completion, int32_t value, bool more, Buffer
   Socket& socket = static_cast<ReceiveOperation&>(completion).socket;
   if (value > 0) {
     socket.received_bytes_ += static_cast<uint64_t>(value);
+    BufferPool& pool = socket.worker_.ring().buffers();
+    if (pool.is_scarce()) pool.Detach(buffer);
     socket.queued_.push_back(std::move(buffer));
     if (more && socket.queued_count() >= socket.QueuedPause()) socket.worker_.ring().Cancel(completion);
   } else if (value == 0) {
     socket.EndReceive(Error{ErrorCode::kClosed, socket.source_});
   } else if (value == -ENOBUFS) {
     // The pool is dry. Whoever waits, or watches, goes on when buffers come back.
-    if (socket.receive_waiter_ || socket.observer_ != nullptr) socket.worker_.ring().buffers().WaitForBuffers(socket);
+    const bool wanted = !socket.cancelled_ && (socket.receive_waiter_ || socket.observer_ != nullptr);
+    if (wanted) socket.worker_.ring().buffers().WaitForBuffers(socket);
   } else if (value != -ECANCELED) {
     socket.EndReceive(ErrorFromErrno(-value, socket.source_));
   }
@@ -226,6 +229,7 @@ Task<void> Socket::Close() {
   DPA_ASSERT(fd_ >= 0 && !receive_waiter_ && !send_waiter_ && send_done_);
   observer_ = nullptr;
   Cancel(Error{ErrorCode::kCancelled, source_});
+  DPA_ASSERT(!is_waiting_for_buffers());
   // Shutdown completes a receive by itself; a cancel covers what has not yet been polled.
   if (receive_.in_flight()) worker_.ring().Cancel(receive_);
   JoinAwaiter join{*this};

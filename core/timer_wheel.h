@@ -45,13 +45,19 @@ class TimerWheel {
   void Arm(Entry& entry, uint64_t expires_ms);
   void Disarm(Entry& entry);  // No-op if not armed.
 
-  // Fires everything due at `now_ms`. REQUIRES: `now_ms` does not go back.
+  // Brings the clock forward and fires nothing. REQUIRES: `now_ms` does not go back.
+  void SetClock(uint64_t now_ms) {
+    DPA_ASSERT(now_ms >= clock_ms_);
+    clock_ms_ = now_ms;
+  }
+  // Brings the clock forward and fires everything due at `now_ms`.
   void Advance(uint64_t now_ms);
 
   // No entry fires before this; kNever if none is armed. May be early (the edge of a coarse slot), never late.
   uint64_t next_expiry_ms() const;
   uint32_t armed_count() const { return armed_count_; }
-  uint64_t now_ms() const { return now_ms_; }
+  // The clock: what a relative time counts from.
+  uint64_t now_ms() const { return clock_ms_; }
 
  private:
   static constexpr int kLevels = 7;
@@ -68,7 +74,8 @@ class TimerWheel {
   static void Unlink(Entry& entry);
   void Cascade(int level);
 
-  uint64_t now_ms_;
+  uint64_t clock_ms_;
+  uint64_t fired_ms_;  // Every tick up to here has been fired; behind the clock between SetClock() and Advance(), and within.
   uint32_t armed_count_ = 0;
   std::array<uint64_t, kLevels> occupied_{};  // Bit per slot: may hold entries.
   std::array<std::array<Head, kSlots>, kLevels> slots_;

@@ -9,6 +9,10 @@
 namespace dpa {
 namespace {
 
+// Batches of the ready list and of hooks in one turn. A task that always has something to do (a sender whose peer reads as
+// fast) must not keep the ring from its other connections; what is left runs in the next turn, which does not sleep.
+constexpr int kBatchesPerTurnMax = 64;
+
 struct SleepEntry : TimerWheel::Entry {
   explicit SleepEntry(Worker& w) : worker(w) {}
   void OnExpire() override { worker.Schedule(handle); }
@@ -53,31 +57,37 @@ void Worker::Run() {
 
 void Worker::RunTurn(bool wait) {
   ++turns_count_;
-  for (TurnObserver* observer : observers_) observer->OnTurn();
-
   uint64_t deadline_ns = 0;
   if (wait && ready_.empty() && hooks_head_ == nullptr) {
     const uint64_t expiry_ms = timers_.next_expiry_ms();
     deadline_ns = expiry_ms == TimerWheel::kNever ? UINT64_MAX : expiry_ms * 1'000'000;
   }
-  ring_.Turn(deadline_ns);
+  ring_.Wait(deadline_ns);
 
+  // Before the completions: a deadline that one of them arms counts from now, and a request that was sent after a snapshot had
+  // been published is matched on that snapshot. Timers fire after them: what came in time is in time.
   now_ns_ = ring_.NowNs();
+  timers_.SetClock(now_ms());
+  for (size_t i = 0; i < observers_.size(); ++i) observers_[i]->OnTurn();
+  ring_.Dispatch();
   timers_.Advance(now_ms());
   mailbox_.Deliver();
   ring_.buffers().WakeWaiters();
-  do {
-    RunReady();
-    RunHooks();
-  } while (!ready_.empty() || hooks_head_ != nullptr);
+  for (int batch = 0; batch < kBatchesPerTurnMax; ++batch) {
+    if (!ready_.empty()) {
+      RunReady();
+    } else if (hooks_head_ != nullptr) {
+      RunHooks();
+    } else {
+      return;
+    }
+  }
 }
 
 void Worker::RunReady() {
-  while (!ready_.empty()) {
-    running_.swap(ready_);
-    for (const std::coroutine_handle<> handle : running_) handle.resume();
-    running_.clear();
-  }
+  running_.swap(ready_);
+  for (const std::coroutine_handle<> handle : running_) handle.resume();
+  running_.clear();
 }
 
 void Worker::RunHooks() {

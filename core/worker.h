@@ -3,11 +3,12 @@
 //
 // One turn of its loop:
 //
-//     turn observers (adopt snapshots)
-//     ring: submit, wait for a completion or the next deadline, call completions
+//     ring: submit, wait for a completion or the next deadline
+//     clock read · turn observers (adopt snapshots)
+//     completions called
 //     timers due · mailbox · receivers that waited for buffers
 //     ready list, until empty
-//     end-of-turn hooks (sends gathered and flushed), which may make more ready; then again from the top
+//     end-of-turn hooks (sends gathered and flushed), which may make more ready: then again the ready list, within a limit
 //
 // The worker's thread makes the Ring first and the Worker on it (core/worker_thread.h); tests make both in place.
 
@@ -39,7 +40,7 @@ class TurnHook {
   bool queued_ = false;
 };
 
-// Told at the start of every turn, before anything of that turn runs: the place to adopt snapshots.
+// Told once per turn, when the ring has woken and before anything of that turn runs: the place to adopt snapshots.
 class TurnObserver {
  public:
   virtual void OnTurn() = 0;

@@ -25,7 +25,7 @@ std::expected<std::unique_ptr<WorkerThread>, std::string> WorkerThread::Start(co
   std::unique_ptr<WorkerThread> self(new WorkerThread);
   std::promise<std::expected<Worker*, std::string>> ready;
   std::future<std::expected<Worker*, std::string>> made = ready.get_future();
-  self->thread_ = std::thread([&ready, options] {
+  self->thread_ = std::thread([&ready, options, raw = self.get()] {
     pthread_setname_np(pthread_self(), options.name.substr(0, 15).c_str());
     if (options.cpu) PinTo(*options.cpu);
     std::expected<std::unique_ptr<UringRing>, std::string> ring = UringRing::Create(options.ring);
@@ -33,6 +33,8 @@ std::expected<std::unique_ptr<WorkerThread>, std::string> WorkerThread::Start(co
     Worker worker(**ring, options.index);
     ready.set_value(&worker);
     worker.Run();
+    // The one that posted the end still touches the mailbox until Post() returns: the worker must not be gone before.
+    raw->stop_posted_.acquire();
   });
   const std::expected<Worker*, std::string> worker = made.get();
   if (!worker) {
@@ -47,22 +49,30 @@ WorkerThread::~WorkerThread() {
   if (thread_.joinable()) Stop();
 }
 
-void WorkerThread::Post(std::move_only_function<void(Worker&)> function) {
+bool WorkerThread::Post(std::move_only_function<void(Worker&)> function) {
+  DPA_ASSERT(worker_ != nullptr);
   Worker* worker = worker_;
-  worker_->mailbox().Post([worker, function = std::move(function)]() mutable { function(*worker); });
+  return worker->mailbox().Post([worker, function = std::move(function)]() mutable { function(*worker); });
 }
 
-void WorkerThread::Run(std::move_only_function<void(Worker&)> function) {
-  std::promise<void> done;
-  Post([&done, &function](Worker& worker) {
+bool WorkerThread::Run(std::move_only_function<void(Worker&)> function) {
+  // The message owns the promise: dropped unrun, it breaks the promise and ends the wait.
+  std::promise<bool> done;
+  std::future<bool> ran = done.get_future();
+  Post([done = std::move(done), &function](Worker& worker) mutable {
     function(worker);
-    done.set_value();
+    done.set_value(true);
   });
-  done.get_future().wait();
+  try {
+    return ran.get();
+  } catch (const std::future_error&) {
+    return false;
+  }
 }
 
 void WorkerThread::Stop() {
   Post([](Worker& worker) { worker.Stop(); });
+  stop_posted_.release();
   thread_.join();
   worker_ = nullptr;
 }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <semaphore>
 #include <string>
 #include <thread>
 
@@ -30,11 +31,13 @@ class WorkerThread {
   // REQUIRES: Stop() was called or nothing is running on the worker.
   ~WorkerThread();
 
-  // Runs `function` on the worker's thread and returns when it has run. Not from a worker's thread.
-  void Run(std::move_only_function<void(Worker&)> function);
-  // Posts `function` to the worker's thread and returns at once.
-  void Post(std::move_only_function<void(Worker&)> function);
-  // Ends the loop and joins the thread. REQUIRES: all tasks of the worker are done.
+  // Runs `function` on the worker's thread and returns when it has run; false: it never will, the worker has ended. Not from a
+  // worker's thread.
+  bool Run(std::move_only_function<void(Worker&)> function);
+  // Posts `function` to the worker's thread and returns at once; false: dropped, the worker has ended.
+  bool Post(std::move_only_function<void(Worker&)> function);
+  // Ends the loop and joins the thread; messages not yet delivered are dropped. REQUIRES: all tasks of the worker are done, and
+  // no other thread is in Post(), Run() or Mailbox::Post() of this worker, then or later.
   void Stop();
 
   Worker& worker() { return *worker_; }
@@ -42,6 +45,7 @@ class WorkerThread {
  private:
   WorkerThread() = default;
   std::thread thread_;
+  std::binary_semaphore stop_posted_{0};
   Worker* worker_ = nullptr;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <openssl/sha.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <tuple>
 #include <utility>
 
@@ -189,6 +191,14 @@ std::string JsonNumber(std::string_view text) {
   return std::isfinite(value) ? sign + fmt::format("{}", value) : std::string{};
 }
 
+// The JSON of an unquoted scalar, empty if it is a string.
+std::string JsonOfPlain(std::string_view text) {
+  if (IsNull(text)) return "null";
+  if (IsTrue(text)) return "true";
+  if (IsFalse(text)) return "false";
+  return JsonNumber(text);
+}
+
 bool IsPlain(const YAML::Node& node) { return node.Tag() == "?" || node.Tag().empty(); }
 
 int LineOf(const YAML::Node& node) { return node.Mark().line + 1; }
@@ -205,6 +215,55 @@ constexpr std::array kOldKeys = {
     std::pair<std::string_view, std::string_view>("is_default", "isDefault"),
     std::pair<std::string_view, std::string_view>("json_data", "jsonData"),
     std::pair<std::string_view, std::string_view>("secure_json_data", "secureJsonData"),
+};
+
+// Notes where a document begins and builds nothing.
+class DocumentProbe : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { line_ = mark.line + 1; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  int line() const { return line_; }
+
+ private:
+  int line_ = 0;
+};
+
+// 0 if there is only one. Not YAML::LoadAll: version 0.7 never comes back from text that begins with a stray comma,
+// because its parser ends one empty document after the other without taking the token.
+int SecondDocumentLine(const std::string& yaml) {
+  std::istringstream stream(yaml);
+  YAML::Parser parser(stream);
+  DocumentProbe probe;
+  if (!parser.HandleNextDocument(probe) || !parser.HandleNextDocument(probe)) return 0;
+  return probe.line();
+}
+
+struct TextMember {
+  std::string_view key;
+  std::string DataSource::* member;
+};
+constexpr std::array kTextMembers = {
+    TextMember{"name", &DataSource::name},         TextMember{"type", &DataSource::type},
+    TextMember{"uid", &DataSource::uid},           TextMember{"access", &DataSource::access},
+    TextMember{"url", &DataSource::url},           TextMember{"user", &DataSource::user},
+    TextMember{"database", &DataSource::database}, TextMember{"basicAuthUser", &DataSource::basic_auth_user},
+};
+struct BoolMember {
+  std::string_view key;
+  bool DataSource::* member;
+};
+constexpr std::array kBoolMembers = {
+    BoolMember{"basicAuth", &DataSource::basic_auth},
+    BoolMember{"withCredentials", &DataSource::with_credentials},
+    BoolMember{"isDefault", &DataSource::is_default},
 };
 
 class FileLoader {
@@ -251,7 +310,7 @@ class FileLoader {
   std::vector<DataSource>& sources_;
   std::vector<DataSourceProblem>& problems_;
   bool old_form_ = false;
-  bool entry_ok_ = true;   // Of the entry being read.
+  bool entry_ok_ = true;  // Of the entry being read.
   bool out_of_budget_ = false;
   size_t nodes_spent_ = 0;
 };
@@ -264,10 +323,12 @@ void FileLoader::LoadPath() {
 
 void FileLoader::LoadText(const std::string& yaml) {
   try {
-    if (yaml.size() > options_.file_bytes_max) return Error(0, fmt::format("is larger than {} bytes", options_.file_bytes_max));
-    std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
-    if (documents.size() > 1) Error(LineOf(documents[1]), "only one YAML document per file is read; move this one to a file of its own");
-    if (!documents.empty()) LoadDocument(documents.front());
+    if (yaml.size() > options_.file_bytes_max)
+      return Error(0, fmt::format("is larger than {} bytes", options_.file_bytes_max));
+    if (int line = SecondDocumentLine(yaml); line > 0) {
+      return Error(line, "only one YAML document per file is read; move this one to a file of its own");
+    }
+    LoadDocument(YAML::Load(yaml));
   } catch (const YAML::Exception& exception) {
     Error(exception.mark.line + 1, fmt::format("not valid YAML: {}", exception.msg));
   }
@@ -278,7 +339,8 @@ void FileLoader::LoadDocument(const YAML::Node& root) {
   if (!root.IsMap()) return Error(LineOf(root), "expected a mapping with the key datasources");
   YAML::Node version = root["apiVersion"];
   old_form_ = !version || (version.IsScalar() && version.Scalar() == "0");
-  if (!old_form_ && !(version.IsScalar() && version.Scalar() == "1")) return Error(LineOf(version), "apiVersion must be 1");
+  if (!old_form_ && !(version.IsScalar() && version.Scalar() == "1"))
+    return Error(LineOf(version), "apiVersion must be 1");
   for (const auto& member : root) {
     if (!member.first.IsScalar()) {
       Error(LineOf(member.first), "a key must be a string");
@@ -318,23 +380,24 @@ std::string_view FileLoader::CurrentKey(std::string_view key) const {
 
 void FileLoader::LoadMember(std::string_view key, const YAML::Node& value, DataSource& source) {
   if (value.IsNull()) return;
-  if (key == "name") source.name = Text(key, value);
-  else if (key == "type") source.type = Text(key, value);
-  else if (key == "uid") source.uid = Text(key, value);
-  else if (key == "access") source.access = Text(key, value);
-  else if (key == "url") source.url = Text(key, value);
-  else if (key == "user") source.user = Text(key, value);
-  else if (key == "database") source.database = Text(key, value);
-  else if (key == "basicAuthUser") source.basic_auth_user = Text(key, value);
-  else if (key == "basicAuth") source.basic_auth = Bool(key, value);
-  else if (key == "withCredentials") source.with_credentials = Bool(key, value);
-  else if (key == "isDefault") source.is_default = Bool(key, value);
-  else if (key == "orgId") source.org_id = OrgId(value);
-  else if (key == "orgName") Error(LineOf(value), "orgName cannot be resolved without Grafana's database; use orgId");
-  else if (key == "jsonData") source.json_data = JsonData(value);
-  else if (key == "secureJsonData") SecureJsonData(value, source);
-  else if (!IsOneOf(key, {"editable", "version", "correlations", "apiVersion"}))
-    Warn(LineOf(value), fmt::format("unknown key {} is ignored{}", key, old_form_ ? " (is `apiVersion: 1` missing?)" : ""));
+  auto text = std::ranges::find(kTextMembers, key, &TextMember::key);
+  auto flag = std::ranges::find(kBoolMembers, key, &BoolMember::key);
+  if (text != kTextMembers.end()) {
+    source.*(text->member) = Text(key, value);
+  } else if (flag != kBoolMembers.end()) {
+    source.*(flag->member) = Bool(key, value);
+  } else if (key == "orgId") {
+    source.org_id = OrgId(value);
+  } else if (key == "orgName") {
+    Error(LineOf(value), "orgName cannot be resolved without Grafana's database; use orgId");
+  } else if (key == "jsonData") {
+    source.json_data = JsonData(value);
+  } else if (key == "secureJsonData") {
+    SecureJsonData(value, source);
+  } else if (!IsOneOf(key, {"editable", "version", "correlations", "apiVersion"})) {
+    std::string_view hint = old_form_ ? " (is `apiVersion: 1` missing?)" : "";
+    Warn(LineOf(value), fmt::format("unknown key {} is ignored{}", key, hint));
+  }
 }
 
 void FileLoader::Finish(const YAML::Node& entry, DataSource source) {
@@ -404,7 +467,8 @@ void FileLoader::SecureJsonData(const YAML::Node& value, DataSource& source) {
 bool FileLoader::Spend(const YAML::Node& node) {
   if (++nodes_spent_ <= options_.nodes_max) return true;
   entry_ok_ = false;
-  if (!out_of_budget_) Error(LineOf(node), fmt::format("more than {} YAML nodes with aliases expanded", options_.nodes_max));
+  if (!out_of_budget_)
+    Error(LineOf(node), fmt::format("more than {} YAML nodes with aliases expanded", options_.nodes_max));
   out_of_budget_ = true;
   return false;
 }
@@ -433,7 +497,8 @@ void FileLoader::AppendJsonMap(const YAML::Node& node, size_t depth, std::string
     int line = LineOf(member.first);
     if (!member.first.IsScalar()) return Error(line, "a key must be a string");
     const std::string& key = member.first.Scalar();
-    if (key == "<<" && IsPlain(member.first)) return Error(line, "merge keys (<<) are not supported; write the members out");
+    if (key == "<<" && IsPlain(member.first))
+      return Error(line, "merge keys (<<) are not supported; write the members out");
     if (!members.emplace(key, member.second).second) return Error(line, fmt::format("{} is given twice", key));
   }
   out += '{';
@@ -454,17 +519,15 @@ void FileLoader::AppendJsonScalar(const YAML::Node& node, std::string& out) {
     return;
   }
   const std::string& text = node.Scalar();
-  bool is_string = !IsPlain(node) && (node.Tag() == "!" || node.Tag().ends_with(":str"));
-  if (!is_string) {
-    std::string number = JsonNumber(text);
-    if (IsNull(text)) out += "null";
-    else if (IsTrue(text)) out += "true";
-    else if (IsFalse(text)) out += "false";
-    else if (IsNotFinite(text)) Error(LineOf(node), "JSON has no infinity and no NaN; quote it to make it a string");
-    else if (!number.empty()) out += number;
-    else is_string = true;
+  bool quoted = node.Tag() == "!" || node.Tag().ends_with(":str");
+  if (!quoted && IsNotFinite(text)) {
+    return Error(LineOf(node), "JSON has no infinity and no NaN; quote it to make it a string");
   }
-  if (!is_string) return;
+  std::string json = quoted ? std::string{} : JsonOfPlain(text);
+  if (!json.empty()) {
+    out += json;
+    return;
+  }
   std::string value = Interpolate(text, LineOf(node));
   if (!IsUtf8(value)) Error(LineOf(node), "a value of jsonData is not valid UTF-8");
   AppendJsonString(value, out);
@@ -502,7 +565,8 @@ std::string FileLoader::Interpolate(const std::string& text, int line) {
 }
 
 // text[brace] is the opening one. Returns the place behind the closing one.
-size_t FileLoader::ExpandBraces(std::string_view text, size_t brace, std::string_view provider, int line, std::string& out) {
+size_t FileLoader::ExpandBraces(std::string_view text, size_t brace, std::string_view provider, int line,
+                                std::string& out) {
   size_t close = text.find('}', brace);
   if (close == std::string_view::npos || close == brace + 1) {
     Error(line, "a ${…} is empty or has no end; write $$ for a dollar");
@@ -529,7 +593,9 @@ void FileLoader::AppendVariable(const std::string& name, int line, std::string& 
   if (value) {
     out += *value;
   } else {
-    Warn(line, fmt::format("the environment variable {} is not set; nothing is put in its place (write $$ for a dollar)", name));
+    Warn(line,
+         fmt::format("the environment variable {} is not set; nothing is put in its place (write $$ for a dollar)",
+                     name));
   }
 }
 
@@ -553,7 +619,8 @@ std::vector<std::string> FilesOf(const std::string& path, std::vector<DataSource
     std::error_code ignored;
     if (IsYamlName(folder->path()) && folder->is_regular_file(ignored)) files.push_back(folder->path().string());
   }
-  if (code) problems.push_back({Severity::kError, path, 0, fmt::format("the folder cannot be read: {}", code.message())});
+  if (code)
+    problems.push_back({Severity::kError, path, 0, fmt::format("the folder cannot be read: {}", code.message())});
   std::ranges::sort(files);
   return files;
 }
@@ -594,14 +661,16 @@ std::vector<DataSource> WithoutDuplicates(std::vector<DataSource> found, std::ve
   return kept;
 }
 
-DataSourceLoad MakeLoad(std::vector<DataSource> found, std::vector<DataSourceProblem> problems, const DataSourceSet* previous) {
+DataSourceLoad MakeLoad(std::vector<DataSource> found, std::vector<DataSourceProblem> problems,
+                        const DataSourceSet* previous) {
   auto kept = WithoutDuplicates(std::move(found), problems);
   return {std::make_shared<const DataSourceSet>(std::move(kept), previous), std::move(problems)};
 }
 
 }  // namespace
 
-DataSourceSet::DataSourceSet(std::vector<DataSource> sources, const DataSourceSet* previous) : sources_(std::move(sources)) {
+DataSourceSet::DataSourceSet(std::vector<DataSource> sources, const DataSourceSet* previous)
+    : sources_(std::move(sources)) {
   std::ranges::sort(sources_, {}, KeyOf);
   DPA_ASSERT(std::ranges::adjacent_find(sources_, {}, KeyOf) == sources_.end());
   std::set<int64_t> taken;

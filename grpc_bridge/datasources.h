@@ -1,4 +1,5 @@
-// The data sources that plugins are called for, read from Grafana's provisioning YAML (--datasources, files and folders).
+// The data sources that plugins are called for, read from Grafana's provisioning YAML (--datasources, files and
+// folders).
 //
 //     apiVersion: 1                       # absent or 0: the old form, with snake_case keys (org_id, json_data, …)
 //     datasources:
@@ -10,16 +11,19 @@
 //         jsonData: {timeout: 30}
 //         secureJsonData: {password: $__file{/run/secrets/metrics}}
 //
-// Strings are interpolated: $VAR, ${VAR}, $__env{VAR}, $__file{path} (trimmed), $$ for a dollar. What a variable or file holds
-// is taken as it is and not interpolated again, so a password may hold dollars. Unset variables are empty, with a warning.
-// `deleteDatasources` and `prune` say what Grafana's database should forget; there is none here, so they have no effect.
+// Strings are interpolated: $VAR, ${VAR}, $__env{VAR}, $__file{path} (trimmed), $$ for a dollar. What a variable or
+// file holds is taken as it is and not interpolated again, so a password may hold dollars. Unset variables are empty,
+// with a warning. `deleteDatasources` and `prune` say what Grafana's database should forget; there is none here, so
+// they have no effect.
 //
-// Identity. Plugins keep one instance (connections, caches) per numeric `id` and rebuild it when `last_updated_ms` changes:
-//   * id: 53 bits of SHA-256 over (org id, uid), the same in every process and replica. Should two collide, the later one
-//     in order of (org id, uid) takes the next hash of its chain; on a reload, an entry that was there keeps its id.
-//   * last_updated_ms: 40 bits of SHA-256 over all that the plugin is told (secrets in clear), as a time between 1990 and 2024. It changes
-//     when the content does (a secret behind $__file included) and survives restart, `touch` and reordering. It says
-//     nothing about when.
+// Identity. Plugins keep one instance (connections, caches) per numeric `id` and rebuild it when `last_updated_ms`
+// changes:
+//   * id: 53 bits of SHA-256 over (org id, uid), the same in every process and replica. Should two collide, the later
+//     one in order of (org id, uid) takes the next hash of its chain; on a reload, an entry that was there keeps its
+//     id.
+//   * last_updated_ms: 40 bits of SHA-256 over all that the plugin is told (secrets in clear), as a time between 1990
+//     and 2024. It changes when the content does (a secret behind $__file included) and survives restart, `touch` and
+//     reordering. It says nothing about when.
 //
 // Thread safety: a DataSourceSet is immutable once published.
 
@@ -97,14 +101,14 @@ struct DataSourceLoad {
 struct DataSourceLoadOptions {
   // The value of an environment variable, nothing if unset. Default: the process's environment.
   std::function<std::optional<std::string>(const std::string& name)> environment;
-  size_t file_bytes_max = 8 << 20;     // Of one YAML file, and of one $__file{}.
-  size_t nodes_max = 200'000;          // Of one YAML file with its aliases expanded.
-  size_t json_depth_max = 64;          // Of jsonData.
+  size_t file_bytes_max = 8 << 20;  // Of one YAML file, and of one $__file{}.
+  size_t nodes_max = 200'000;       // Of one YAML file with its aliases expanded.
+  size_t json_depth_max = 64;       // Of jsonData.
 };
 
-// Reads every path: a file, or the *.yaml and *.yml files of a folder in alphabetical order (not deeper). The same entry
-// twice (uid or name in one organisation) and a second isDefault in one organisation are errors; the first one stands.
-// `previous` is the set in force, nullptr at start.
+// Reads every path: a file, or the *.yaml and *.yml files of a folder in alphabetical order (not deeper). The same
+// entry twice (uid or name in one organisation) and a second isDefault in one organisation are errors; the first one
+// stands. `previous` is the set in force, nullptr at start.
 DataSourceLoad LoadDataSources(std::span<const std::string> paths, const DataSourceLoadOptions& options,
                                const DataSourceSet* previous);
 

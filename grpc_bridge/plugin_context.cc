@@ -90,7 +90,8 @@ size_t UserSize(const PluginUser& user) {
 // REQUIRES: all text is UTF-8.
 void AppendParts(std::string_view body, std::string_view namespace_name, const PluginUser* user, std::string& out) {
   size_t user_size = user != nullptr ? UserSize(*user) : 0;
-  size_t size = body.size() + wire::StringFieldSize(namespace_name) + (user != nullptr ? wire::BytesFieldSize(user_size) : 0);
+  size_t size =
+      body.size() + wire::StringFieldSize(namespace_name) + (user != nullptr ? wire::BytesFieldSize(user_size) : 0);
   wire::AppendHead(1, size, out);
   out.append(body);
   wire::AppendString(kNamespace, namespace_name, out);
@@ -107,7 +108,8 @@ bool IsCleanUser(const PluginUser& user) {
 }
 
 // The usual case copies nothing; only text that must be repaired is put together anew.
-void AppendRepairedParts(std::string_view body, std::string_view namespace_name, const PluginUser* user, std::string& out) {
+void AppendRepairedParts(std::string_view body, std::string_view namespace_name, const PluginUser* user,
+                         std::string& out) {
   std::string namespace_text;
   std::string texts[4];
   AppendUtf8(namespace_name, namespace_text);

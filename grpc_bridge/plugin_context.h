@@ -1,5 +1,6 @@
-// PluginContext is the first field of every request to a plugin: for whom, with which settings, from which host. Everything
-// of it that does not change from request to request is serialized once per snapshot; a request only copies bytes:
+// PluginContext is the first field of every request to a plugin: for whom, with which settings, from which host.
+// Everything of it that does not change from request to request is serialized once per snapshot; a request only copies
+// bytes:
 //
 //     PluginContexts (immutable, one per change of data sources or plugins)
 //        (org id, uid) ──▶ PluginContextEntry { source, body }     body: PluginContext without user and namespace
@@ -7,8 +8,8 @@
 //     AppendPluginContext(*entry, ns, user, out)   ──▶   0A <length> body namespace? user?
 //
 // The namespace is not part of what is kept because clients choose it (`stacks-1`, `stacks-2`, … all mean org 1).
-// Maps are written in order of their keys, so equal settings give equal bytes: a plugin compares grafanaConfig and throws
-// its instance away when it differs.
+// Maps are written in order of their keys, so equal settings give equal bytes: a plugin compares grafanaConfig and
+// throws its instance away when it differs.
 
 #pragma once
 
@@ -75,8 +76,8 @@ class PluginContexts {
   std::vector<PluginContextEntry> entries_;  // Sorted by (org_id, uid).
 };
 
-// Appends field 1 (tag, length, message) of any plugin request. `user` may be nullptr (a call on the host's own behalf).
-// Text that is not UTF-8 is repaired (U+FFFD): one such byte would make a Go plugin refuse the whole call.
+// Appends field 1 (tag, length, message) of any plugin request. `user` may be nullptr (a call on the host's own
+// behalf). Text that is not UTF-8 is repaired (U+FFFD): one such byte would make a Go plugin refuse the whole call.
 void AppendPluginContext(const PluginContextEntry& entry, std::string_view namespace_name, const PluginUser* user,
                          std::string& out);
 // The same without a data source (CollectMetrics and CheckHealth of an app): only what every plugin needs.

@@ -1,5 +1,5 @@
-// Protobuf's wire format, as far as messages that are written or walked by hand need it: a writer that appends to a string
-// and a reader that hands out views without copying. (Authority: protobuf.dev, "Encoding".)
+// Protobuf's wire format, as far as messages that are written or walked by hand need it: a writer that appends to a
+// string and a reader that hands out views without copying. (Authority: protobuf.dev, "Encoding".)
 
 #pragma once
 

@@ -169,7 +169,8 @@ void QueryReplyRenderer::SortResults() {
 
 bool QueryReplyRenderer::AppendResult(const QueryReply::Result& result) {
   DataResponse response;
-  if (!ReadDataResponse(result.value, response)) return Fail("the plugin's reply has a result that is not valid protobuf");
+  if (!ReadDataResponse(result.value, response))
+    return Fail("the plugin's reply has a result that is not valid protobuf");
   AppendJsonString(result.ref_id, reply_.text_);
   reply_.text_ += ':';
   Mark begin = Here();
@@ -234,7 +235,8 @@ bool QueryReplyRenderer::AppendJsonFrame(std::string_view frame) {
 
 bool QueryReplyRenderer::AppendArrowFrame(std::string_view frame, std::string_view ref_id) {
   if (transcoder_ == nullptr) {
-    return Fail("the plugin sent Arrow frames, which need the transcoder; plugins built with SDK 0.290 or later send JSON");
+    return Fail(
+        "the plugin sent Arrow frames, which need the transcoder; plugins built with SDK 0.290 or later send JSON");
   }
   auto done = transcoder_->AppendJson(frame, ref_id, reply_.text_);
   return done.has_value() || Fail(std::move(done.error()));
@@ -300,7 +302,8 @@ std::string_view ErrorSourceOfDetail(std::string_view detail) {
     if (reader.IsBytes(1)) type_url = reader.bytes();
     if (reader.IsBytes(2)) value = reader.bytes();
   }
-  return !reader.failed() && type_url.ends_with("/google.rpc.ErrorInfo") ? ErrorSourceOfInfo(value) : std::string_view{};
+  return !reader.failed() && type_url.ends_with("/google.rpc.ErrorInfo") ? ErrorSourceOfInfo(value)
+                                                                         : std::string_view{};
 }
 
 }  // namespace

@@ -8,9 +8,10 @@
 // `errorSource` are there only when there is an error, `status` and `frames` always.
 // status: 100–599 as sent; 0 (what SDKs before 0.142 send) is 200 without an error; anything else is 500. (Grafana
 // shows 500 for 0 even when all is well.)
-// Frames that the plugin calls JSON are passed on unparsed after a look at their first and last byte; a plugin that lies about the
-// middle breaks its own answer. Frames in Arrow go through the FrameTranscoder; without one, or if it fails, that refId
-// has an error in place of its frames. refIds that the plugin left out are left out, those that it added are passed on.
+// Frames that the plugin calls JSON are passed on unparsed after a look at their first and last byte; a plugin that
+// lies about the middle breaks its own answer. Frames in Arrow go through the FrameTranscoder; without one, or if it
+// fails, that refId has an error in place of its frames. refIds that the plugin left out are left out, those that it
+// added are passed on.
 
 #pragma once
 
@@ -40,7 +41,7 @@ class FrameTranscoder {
 
 struct QueryReplyLimits {
   size_t results_max = 10'000;
-  size_t inline_bytes_max = 512;  // A smaller frame is copied: a gather entry costs more than the bytes.
+  size_t inline_bytes_max = 512;    // A smaller frame is copied: a gather entry costs more than the bytes.
   size_t kept_bytes_max = 1 << 20;  // Working memory above this is given back at the next call.
 };
 
@@ -86,8 +87,8 @@ class QueryReply {
 std::expected<void, QueryError> RenderQueryResponse(std::string_view message, FrameTranscoder* transcoder,
                                                     const QueryReplyLimits& limits, QueryReply& reply);
 
-// Whose fault a failed call was, from the decoded bytes of the trailer `grpc-status-details-bin` (google.rpc.Status with a
-// google.rpc.ErrorInfo): "plugin" or "downstream"; empty if it does not say or cannot be read.
+// Whose fault a failed call was, from the decoded bytes of the trailer `grpc-status-details-bin` (google.rpc.Status
+// with a google.rpc.ErrorInfo): "plugin" or "downstream"; empty if it does not say or cannot be read.
 std::string_view ErrorSourceFromStatusDetails(std::string_view status);
 
 }  // namespace dpa

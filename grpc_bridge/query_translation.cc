@@ -1,12 +1,12 @@
-// The body is walked once with simdjson's on-demand parser; what the protocol wants is noted in ParsedQuery, the rest only
-// checked. Then sizes are summed and the message is written in one go:
+// The body is walked once with simdjson's on-demand parser; what the protocol wants is noted in ParsedQuery, the rest
+// only checked. Then sizes are summed and the message is written in one go:
 //
 //     body    {"queries":[ {"refId":"A", "timeRange":{…}, "expr":"up"}, … ], "from":"now-1h", "to":"now"}
 //                          └──────────┘ └─── a Cut ──┘ └───────────┘
 //                          └──────── DataQuery.json: two runs of the body's own bytes ────────┘
 //
-// The on-demand parser does not look at what it skips, so every value is visited: scalars by their own grammar, containers
-// by iteration.
+// The on-demand parser does not look at what it skips, so every value is visited: scalars by their own grammar,
+// containers by iteration.
 
 #include "grpc_bridge/query_translation.h"
 
@@ -64,9 +64,7 @@ struct ParsedQuery {
   size_t json_size = 0;
 };
 
-std::string_view Trimmed(std::string_view token) {
-  return token.substr(0, token.find_last_not_of(kWhiteSpace) + 1);
-}
+std::string_view Trimmed(std::string_view token) { return token.substr(0, token.find_last_not_of(kWhiteSpace) + 1); }
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsHexDigit(char c) { return IsDigit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
@@ -90,8 +88,8 @@ bool IsJsonNumber(std::string_view text) {
   return i == text.size();
 }
 
-// Escapes of a string's inside; that it ends and holds no control bytes the parser has seen already. A lone surrogate is
-// let through: Go reads it as U+FFFD.
+// Escapes of a string's inside; that it ends and holds no control bytes the parser has seen already. A lone surrogate
+// is let through: Go reads it as U+FFFD.
 bool HasGoodEscapes(std::string_view inside) {
   for (size_t i = inside.find('\\'); i != std::string_view::npos; i = inside.find('\\', i)) {
     if (i + 1 >= inside.size()) return false;
@@ -117,10 +115,12 @@ std::string_view KeyInside(const char* begin) {
 
 bool EqualsIgnoringCase(std::string_view a, std::string_view b) {
   auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; };
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+  return a.size() == b.size() &&
+         std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
 }
 
-// Where the first JSON value ends if it is an object, npos if it does not end. Only for bodies that are no JSON as a whole.
+// Where the first JSON value ends if it is an object, npos if it does not end. Only for bodies that are no JSON as a
+// whole.
 size_t FirstObjectEnd(std::string_view body) {
   size_t depth = 0;
   bool in_string = false;
@@ -160,27 +160,39 @@ void AddCut(const char* object_begin, const char* key, const char* next, uint32_
 
 std::string_view ToString(QueryError::Reason reason) {
   switch (reason) {
-    case Reason::kBadJson: return "bad_json";
-    case Reason::kTooDeep: return "too_deep";
-    case Reason::kTooManyQueries: return "too_many_queries";
-    case Reason::kBadQuery: return "bad_query";
-    case Reason::kBadTime: return "bad_time";
-    case Reason::kDatasourceMissing: return "datasource_missing";
-    case Reason::kDatasourceMismatch: return "datasource_mismatch";
-    case Reason::kDuplicateRefId: return "duplicate_ref_id";
-    case Reason::kPluginBadReply: return "plugin_bad_reply";
+    case Reason::kBadJson:
+      return "bad_json";
+    case Reason::kTooDeep:
+      return "too_deep";
+    case Reason::kTooManyQueries:
+      return "too_many_queries";
+    case Reason::kBadQuery:
+      return "bad_query";
+    case Reason::kBadTime:
+      return "bad_time";
+    case Reason::kDatasourceMissing:
+      return "datasource_missing";
+    case Reason::kDatasourceMismatch:
+      return "datasource_mismatch";
+    case Reason::kDuplicateRefId:
+      return "duplicate_ref_id";
+    case Reason::kPluginBadReply:
+      return "plugin_bad_reply";
   }
   return "unknown";
 }
 
 std::string_view ForwardedHeaderName(std::string_view name) {
   static constexpr std::array kNames = {
-      std::string_view("X-Dashboard-Uid"), std::string_view("X-Panel-Id"), std::string_view("X-Query-Group-Id"),
-      std::string_view("X-Datasource-Uid"), std::string_view("X-Grafana-From-Expr"), std::string_view("X-Grafana-Org-Id"),
-      std::string_view("X-Panel-Plugin-Id"), std::string_view("X-Dashboard-Title"), std::string_view("X-Panel-Title"),
-      std::string_view("X-Rule-Name"), std::string_view("X-Rule-Uid"), std::string_view("X-Rule-Folder"),
-      std::string_view("X-Rule-Source"), std::string_view("X-Rule-Type"), std::string_view("X-Rule-Version"),
-      std::string_view("X-Rule-Origin"), std::string_view("FromAlert"),
+      std::string_view("X-Dashboard-Uid"),     std::string_view("X-Panel-Id"),
+      std::string_view("X-Query-Group-Id"),    std::string_view("X-Datasource-Uid"),
+      std::string_view("X-Grafana-From-Expr"), std::string_view("X-Grafana-Org-Id"),
+      std::string_view("X-Panel-Plugin-Id"),   std::string_view("X-Dashboard-Title"),
+      std::string_view("X-Panel-Title"),       std::string_view("X-Rule-Name"),
+      std::string_view("X-Rule-Uid"),          std::string_view("X-Rule-Folder"),
+      std::string_view("X-Rule-Source"),       std::string_view("X-Rule-Type"),
+      std::string_view("X-Rule-Version"),      std::string_view("X-Rule-Origin"),
+      std::string_view("FromAlert"),
   };
   auto found = std::ranges::find_if(kNames, [&](std::string_view known) { return EqualsIgnoringCase(known, name); });
   return found == kNames.end() ? std::string_view{} : *found;
@@ -264,7 +276,8 @@ struct QueryTranslator::Impl {
   QueryError error;
 };
 
-bool QueryTranslator::Impl::Translate(std::string_view body, const QueryTarget& target, int64_t now_ms, std::string& out) {
+bool QueryTranslator::Impl::Translate(std::string_view body, const QueryTarget& target, int64_t now_ms,
+                                      std::string& out) {
   if (!ReadOrFirstValue(body) || !Check(target, now_ms)) return false;
   Write(target, out);
   return true;
@@ -309,7 +322,8 @@ bool QueryTranslator::Impl::ReadTop(ondemand::document& read) {
   ondemand::object top;
   if (auto code = read.get_object().get(top)) return FailJson(code);
   depth = 1;
-  return EachMember(top, [&](std::string_view key, const char*, ondemand::value value) { return ReadTopMember(key, value); });
+  return EachMember(
+      top, [&](std::string_view key, const char*, ondemand::value value) { return ReadTopMember(key, value); });
 }
 
 bool QueryTranslator::Impl::ReadTopMember(std::string_view key, ondemand::value value) {
@@ -451,7 +465,8 @@ bool QueryTranslator::Impl::ReadMaxDataPoints(ondemand::value value, ParsedQuery
   if (code == std::errc{} && stop == end) return true;
   double number = 0;
   auto [float_stop, float_code] = std::from_chars(text.data(), end, number);
-  bool whole = float_code == std::errc{} && float_stop == end && std::trunc(number) == number && std::abs(number) < 9e18;
+  bool whole =
+      float_code == std::errc{} && float_stop == end && std::trunc(number) == number && std::abs(number) < 9e18;
   if (!whole || type == ondemand::json_type::string) return FailType(kKey, kWanted);
   query.max_data_points = static_cast<int64_t>(number);
   return true;
@@ -528,7 +543,8 @@ bool QueryTranslator::Impl::Skip(ondemand::value value) {
     ondemand::object object;
     if (auto code = value.get_object().get(object)) return FailJson(code);
     ++depth;
-    if (!EachMember(object, [&](std::string_view, const char*, ondemand::value member) { return Skip(member); })) return false;
+    if (!EachMember(object, [&](std::string_view, const char*, ondemand::value member) { return Skip(member); }))
+      return false;
     --depth;
     return true;
   }
@@ -600,11 +616,13 @@ bool QueryTranslator::Impl::ResolveTime(std::string_view text, RangeEnd end, std
   }
   bool of_query = key.starts_with("timeRange");
   std::string where = of_query ? Where(key) : std::string(key);
-  if (text.empty()) return Fail(Reason::kBadTime, fmt::format("{} is missing, but the other end of the range is given", where));
+  if (text.empty())
+    return Fail(Reason::kBadTime, fmt::format("{} is missing, but the other end of the range is given", where));
   std::string shown;
   AppendJsonString(text.substr(0, 64), shown);
   return Fail(Reason::kBadTime, fmt::format("{} cannot be read as a time: {} (expected milliseconds since the epoch, a "
-                                            "duration as 5m, date math as now-1h/h, or a date)", where, shown));
+                                            "duration as 5m, date math as now-1h/h, or a date)",
+                                            where, shown));
 }
 
 bool QueryTranslator::Impl::CheckTarget(const QueryTarget& target) {
@@ -651,7 +669,8 @@ void QueryTranslator::Impl::WriteHeaders(std::span<const QueryHeader> headers, s
   }
 }
 
-// As Grafana does it: bytes of a value that is not UTF-8 are percent-encoded, beginning with the first byte that is not ASCII.
+// As Grafana does it: bytes of a value that is not UTF-8 are percent-encoded, beginning with the first byte that is not
+// ASCII.
 std::string_view QueryTranslator::Impl::SafeHeaderValue(std::string_view value) {
   if (IsUtf8(value)) return value;
   constexpr char kHex[] = "0123456789ABCDEF";

@@ -1,16 +1,17 @@
 // An HTTP query, `{"from": …, "to": …, "queries": [{…}, …]}`, turned into a serialized pluginv2.QueryDataRequest.
 //
-// Every query object goes to the plugin byte for byte as the client wrote it, minus its `timeRange` member; the fields that
-// the protocol wants beside it (refId, maxDataPoints, intervalMs, time range, queryType) are read out of it. All of the body
-// is checked to be JSON, also what is only passed on.
+// Every query object goes to the plugin byte for byte as the client wrote it, minus its `timeRange` member; the fields
+// that the protocol wants beside it (refId, maxDataPoints, intervalMs, time range, queryType) are read out of it. All
+// of the body is checked to be JSON, also what is only passed on.
 //
 // Checks, in this order; every failure is a 400 with one Reason and a sentence that says where:
-//   the body is JSON (bad_json, too_deep) · members have their types (bad_query) · later data sources equal the first one's
-//   (datasource_mismatch) · times can be read (bad_time) · the first query names a data source (datasource_missing) · its type
-//   is the service's plugin, its uid the path's (datasource_mismatch) · refIds differ (duplicate_ref_id)
+//   the body is JSON (bad_json, too_deep) · members have their types (bad_query) · later data sources equal the first
+//   one's (datasource_mismatch) · times can be read (bad_time) · the first query names a data source
+//   (datasource_missing) · its type is the service's plugin, its uid the path's (datasource_mismatch) · refIds differ
+//   (duplicate_ref_id)
 //
-// What Grafana's aggregator does and is kept: top-level keys in any case, bytes after the JSON value ignored, `hide` not acted
-// on, a data source given as a string taken as a uid (and so refused by type), an empty refId allowed (once).
+// What Grafana's aggregator does and is kept: top-level keys in any case, bytes after the JSON value ignored, `hide`
+// not acted on, a data source given as a string taken as a uid (and so refused by type), an empty refId allowed (once).
 
 #pragma once
 
@@ -49,8 +50,8 @@ std::string_view ToString(QueryError::Reason reason);
 inline constexpr size_t kQueryBodyPadding = 64;
 
 struct QueryLimits {
-  size_t depth_max = 256;     // Of the body's nesting.
-  size_t queries_max = 1000;  // In one request.
+  size_t depth_max = 256;           // Of the body's nesting.
+  size_t queries_max = 1000;        // In one request.
   size_t kept_bytes_max = 1 << 20;  // Working memory is given back after a body larger than this.
 };
 
@@ -60,8 +61,9 @@ struct QueryHeader {
   std::string_view value;
 };
 
-// The spelling of a request header that Grafana passes on to plugins (X-Dashboard-Uid, X-Panel-Id, X-Rule-Uid, FromAlert, …), found by
-// `name` in any case; empty if it is not one of them. Never one that authenticates the client to the host.
+// The spelling of a request header that Grafana passes on to plugins (X-Dashboard-Uid, X-Panel-Id, X-Rule-Uid,
+// FromAlert, …), found by `name` in any case; empty if it is not one of them. Never one that authenticates the client
+// to the host.
 std::string_view ForwardedHeaderName(std::string_view name);
 
 struct QueryTarget {
@@ -69,7 +71,7 @@ struct QueryTarget {
   std::string_view uid;             // What datasource.uid must be; percent-decoded.
   std::string_view namespace_name;  // As in the path; percent-decoded.
   const PluginContextEntry* context = nullptr;
-  const PluginUser* user = nullptr;        // May be nullptr.
+  const PluginUser* user = nullptr;      // May be nullptr.
   std::span<const QueryHeader> headers;  // Empty values are left out; of a repeated name the last one counts.
 };
 

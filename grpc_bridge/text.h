@@ -1,4 +1,5 @@
-// Text from peers and files on its way into protobuf strings and JSON: both must be valid UTF-8, and neither source promises it.
+// Text from peers and files on its way into protobuf strings and JSON: both must be valid UTF-8, and neither source
+// promises it.
 
 #pragma once
 

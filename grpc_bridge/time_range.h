@@ -29,8 +29,8 @@ struct TimeRangeMs {
 
 enum class RangeEnd : uint8_t { kFrom, kTo };
 
-// Milliseconds since the epoch, or nothing if `text` is none of the forms above or leaves the range of years -9999 to 9999
-// (an int64 of milliseconds is taken as it is). `now_ms` is the caller's clock.
+// Milliseconds since the epoch, or nothing if `text` is none of the forms above or leaves the range of years -9999 to
+// 9999 (an int64 of milliseconds is taken as it is). `now_ms` is the caller's clock.
 std::optional<int64_t> ParseTime(std::string_view text, RangeEnd end, int64_t now_ms);
 
 }  // namespace dpa

@@ -21,17 +21,47 @@ int HexValue(char c) {
   return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-// RFC 9110 §6.5.1: what decides framing, routing, authentication, request modifiers, response control or how content is read
-// has no business after the body; a recipient that merged it would be told two things.
+// RFC 9110 §6.5.1: what decides framing, routing, authentication, request modifiers, response control or how content is
+// read has no business after the body; a recipient that merged it would be told two things.
 bool IsForbiddenTrailer(std::string_view name) {
-  static constexpr std::string_view kForbidden[] = {
-      "accept-encoding", "age", "authorization", "cache-control", "connection", "content-encoding", "content-length",
-      "content-location", "content-range", "content-type", "cookie", "date", "expect", "expires", "forwarded", "host",
-      "keep-alive", "location", "max-forwards", "origin", "pragma", "proxy-authenticate", "proxy-authorization",
-      "proxy-connection", "range", "retry-after", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "vary", "via",
-      "warning", "www-authenticate"};
-  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-", "impersonate-", "x-access-token",
-                                                            "x-forwarded-", "x-grafana-", "x-remote-", "x-webauth-"};
+  static constexpr std::string_view kForbidden[] = {"accept-encoding",
+                                                    "age",
+                                                    "authorization",
+                                                    "cache-control",
+                                                    "connection",
+                                                    "content-encoding",
+                                                    "content-length",
+                                                    "content-location",
+                                                    "content-range",
+                                                    "content-type",
+                                                    "cookie",
+                                                    "date",
+                                                    "expect",
+                                                    "expires",
+                                                    "forwarded",
+                                                    "host",
+                                                    "keep-alive",
+                                                    "location",
+                                                    "max-forwards",
+                                                    "origin",
+                                                    "pragma",
+                                                    "proxy-authenticate",
+                                                    "proxy-authorization",
+                                                    "proxy-connection",
+                                                    "range",
+                                                    "retry-after",
+                                                    "set-cookie",
+                                                    "te",
+                                                    "trailer",
+                                                    "transfer-encoding",
+                                                    "upgrade",
+                                                    "vary",
+                                                    "via",
+                                                    "warning",
+                                                    "www-authenticate"};
+  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-",          "impersonate-",
+                                                            "x-access-token",  "x-forwarded-", "x-grafana-",
+                                                            "x-remote-",       "x-webauth-"};
   for (const std::string_view forbidden : kForbidden) {
     if (EqualsIgnoreCase(name, forbidden)) return true;
   }
@@ -123,9 +153,11 @@ BodyDecoder::Step BodyDecoder::DecodeChunked(std::string_view input) {
 HttpViolation BodyDecoder::FramingByte(char byte) {
   switch (chunk_state_) {
     case ChunkState::kSizeFirst:
-    case ChunkState::kSize: return SizeByte(byte);
+    case ChunkState::kSize:
+      return SizeByte(byte);
     case ChunkState::kSizeSpace:
-    case ChunkState::kExtension: return ExtensionByte(byte);
+    case ChunkState::kExtension:
+      return ExtensionByte(byte);
     case ChunkState::kSizeLf:
       if (byte != '\n') return HttpViolation::kBareCr;
       EndSizeLine();
@@ -141,8 +173,10 @@ HttpViolation BodyDecoder::FramingByte(char byte) {
       return byte == '\n' ? HttpViolation::kNone : HttpViolation::kBareCr;
     case ChunkState::kTrailerFirst:
     case ChunkState::kTrailer:
-    case ChunkState::kTrailerLf: return TrailerByte(byte);
-    case ChunkState::kData: break;
+    case ChunkState::kTrailerLf:
+      return TrailerByte(byte);
+    case ChunkState::kData:
+      break;
   }
   DPA_ASSERT(false);
 }

@@ -1,11 +1,11 @@
 // BodyDecoder finds the end of a message body, and the payload inside it, in bytes as they arrive (RFC 9112 §6, §7).
 //
-// Payload is not copied: Decode returns views of the input. Chunked bodies are read by a strict decoder of our own rather
-// than llhttp's, which copes with a missing LF and unbounded extensions:
+// Payload is not copied: Decode returns views of the input. Chunked bodies are read by a strict decoder of our own
+// rather than llhttp's, which copes with a missing LF and unbounded extensions:
 //   size        1..15 hexadecimal digits, nothing before them
 //   extension   from ';' (white space before it tolerated) to CRLF; bounded per body; dropped, never forwarded
 //   data        exactly size bytes and CRLF
-//   trailers    `name: value` CRLF, bounded, kept apart from the header fields; those that RFC 9110 §6.5.1 forbids are dropped
+//   trailers    `name: value` CRLF, bounded, kept apart from the header fields; what RFC 9110 §6.5.1 forbids is dropped
 // Every line ends with CRLF; a bare CR or LF is a violation.
 //
 //   for (;;) {
@@ -49,8 +49,8 @@ class BodyDecoder {
   void Start(const RequestHead& head) { Start(head.framing, head.content_length); }
   void Start(const ResponseHead& head) { Start(head.framing, head.content_length); }
 
-  // Takes bytes off the front of `input` and returns at most one piece of payload; call again with the rest. At least one
-  // byte is consumed unless the input is empty or the state is not kMore. Bytes after the end are left alone.
+  // Takes bytes off the front of `input` and returns at most one piece of payload; call again with the rest. At least
+  // one byte is consumed unless the input is empty or the state is not kMore. Bytes after the end are left alone.
   Step Decode(std::string_view input);
 
   // The peer has closed. True: the body is whole (it was done, or framed by the close). False: it is truncated.
@@ -68,10 +68,23 @@ class BodyDecoder {
 
  private:
   enum class ChunkState : uint8_t {
-    kSizeFirst, kSize, kSizeSpace, kExtension, kSizeLf, kData, kDataCr, kDataLf, kTrailerFirst, kTrailer, kTrailerLf, kEndLf
+    kSizeFirst,
+    kSize,
+    kSizeSpace,
+    kExtension,
+    kSizeLf,
+    kData,
+    kDataCr,
+    kDataLf,
+    kTrailerFirst,
+    kTrailer,
+    kTrailerLf,
+    kEndLf
   };
   struct Trailers;
-  struct TrailersDeleter { void operator()(Trailers* trailers) const; };
+  struct TrailersDeleter {
+    void operator()(Trailers* trailers) const;
+  };
 
   Step DecodeChunked(std::string_view input);
   HttpViolation FramingByte(char byte);
@@ -90,13 +103,14 @@ class BodyDecoder {
   uint32_t extension_bytes_ = 0;
   uint64_t remaining_ = 0;
   uint64_t payload_bytes_ = 0;
-  std::unique_ptr<Trailers, TrailersDeleter> trailers_;  // Made for the first body that has trailers, kept for later ones.
+  // Made for the first body that has trailers, kept for later ones.
+  std::unique_ptr<Trailers, TrailersDeleter> trailers_;
 };
 
 // The line before a chunk's data: hexadecimal size and CRLF. Returns the count of bytes written to `out`.
 inline constexpr size_t kChunkHeaderBytesMax = 18;
 size_t WriteChunkHeader(char* out, uint64_t size);
-inline constexpr std::string_view kChunkEnd = "\r\n";          // After a chunk's data.
-inline constexpr std::string_view kLastChunk = "0\r\n\r\n";    // A whole body's end, without trailers.
+inline constexpr std::string_view kChunkEnd = "\r\n";        // After a chunk's data.
+inline constexpr std::string_view kLastChunk = "0\r\n\r\n";  // A whole body's end, without trailers.
 
 }  // namespace dpa

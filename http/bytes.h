@@ -10,10 +10,10 @@ namespace dpa {
 
 namespace byte_class {
 
-inline constexpr uint8_t kToken = 1;    // tchar, RFC 9110 §5.6.2.
-inline constexpr uint8_t kTarget = 2;   // Visible ASCII but '#': what a request target may hold. Wider than RFC 3986, which
-                                        // excludes " < > \ ^ ` { | }; browsers and Grafana's queries send them.
-inline constexpr uint8_t kHost = 4;     // Letters, digits, - . _ ~: a registered name as it is used. No sub-delims, no %.
+inline constexpr uint8_t kToken = 1;   // tchar, RFC 9110 §5.6.2.
+inline constexpr uint8_t kTarget = 2;  // Visible ASCII but '#': what a request target may hold. Wider than RFC 3986,
+                                       // which excludes " < > \ ^ ` { | }; browsers and Grafana's queries send them.
+inline constexpr uint8_t kHost = 4;  // Letters, digits, - . _ ~: a registered name as it is used. No sub-delims, no %.
 inline constexpr uint8_t kControl = 8;  // 0x00-0x1F and 0x7F, but not HTAB.
 inline constexpr uint8_t kDigit = 16;
 

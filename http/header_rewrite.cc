@@ -1,5 +1,6 @@
 #include "http/header_rewrite.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstring>
@@ -25,10 +26,19 @@ void HeadWriter::AppendNumber(uint64_t number) {
 }
 
 void HeadWriter::AppendField(std::string_view name, std::string_view value) {
-  Append(name);
-  Append(": ");
-  Append(value);
-  Append("\r\n");
+  // Most of a head is written here: one check for the whole line.
+  if (failed_ || name.size() + value.size() + 4 > capacity_ - size_) {
+    failed_ = true;
+    return;
+  }
+  char* at = region_ + size_;
+  at = std::copy(name.begin(), name.end(), at);
+  *at++ = ':';
+  *at++ = ' ';
+  at = std::copy(value.begin(), value.end(), at);
+  *at++ = '\r';
+  *at++ = '\n';
+  size_ = static_cast<size_t>(at - region_);
 }
 
 namespace {
@@ -49,18 +59,25 @@ bool StartsWithFolded(std::string_view name, std::string_view lower) {
 // RFC 9110 §7.6.1 and what came before it. Content-Length is here too: framing is ours to write.
 bool IsConnectionField(std::string_view name) {
   switch (name.size()) {
-    case 2: return EqualsIgnoreCase(name, "te");
-    case 7: return EqualsIgnoreCase(name, "upgrade");
-    case 10: return EqualsIgnoreCase(name, "connection") || EqualsIgnoreCase(name, "keep-alive");
-    case 14: return EqualsIgnoreCase(name, "content-length") || EqualsIgnoreCase(name, "http2-settings");
-    case 16: return EqualsIgnoreCase(name, "proxy-connection");
-    case 17: return EqualsIgnoreCase(name, "transfer-encoding");
-    default: return false;
+    case 2:
+      return EqualsIgnoreCase(name, "te");
+    case 7:
+      return EqualsIgnoreCase(name, "upgrade");
+    case 10:
+      return EqualsIgnoreCase(name, "connection") || EqualsIgnoreCase(name, "keep-alive");
+    case 14:
+      return EqualsIgnoreCase(name, "content-length") || EqualsIgnoreCase(name, "http2-settings");
+    case 16:
+      return EqualsIgnoreCase(name, "proxy-connection");
+    case 17:
+      return EqualsIgnoreCase(name, "transfer-encoding");
+    default:
+      return false;
   }
 }
 
-// The options of all Connection fields, gathered once. Past its size (the parser admits no more, but heads can have other
-// makers) look-ups go through the fields again.
+// The options of all Connection fields, gathered once. Past its size (the parser admits no more, but heads can have
+// other makers) look-ups go through the fields again.
 class ConnectionOptions {
  public:
   explicit ConnectionOptions(std::span<const HeaderField> fields) : fields_(fields) {
@@ -103,7 +120,8 @@ class ConnectionOptions {
 
 bool IsOneOf(std::span<const HeaderField> added, std::string_view name) { return FindField(added, name) != nullptr; }
 
-// --- The request -----------------------------------------------------------------------------------------------------------
+// --- The request
+// -----------------------------------------------------------------------------------------------------------
 
 enum class Treatment : uint8_t { kCopy, kDrop, kHost, kForwardedFor };
 
@@ -130,7 +148,8 @@ Treatment TreatmentOf(std::string_view name, const RequestHead& head, const Requ
   if (IsConnectionField(name) || options.Names(name) || IsOneOf(forward.added, name)) return Treatment::kDrop;
   if (name.size() > 2 && ToLower(name.front()) == 'x') return TreatmentOfXField(name, forward.peer_trusted);
   if (!forward.peer_trusted && EqualsIgnoreCase(name, "forwarded")) return Treatment::kDrop;
-  if (!forward.forward_expect && EqualsIgnoreCase(name, "expect")) return Treatment::kDrop;
+  // RFC 9110 §10.1.1: of an HTTP/1.0 client, or without a body, it was ignored; as HTTP/1.1 it would be obeyed.
+  if ((!forward.forward_expect || !head.expect_continue) && EqualsIgnoreCase(name, "expect")) return Treatment::kDrop;
   // RFC 9110 §6.6.2: it announces trailers, which only chunked has.
   if (head.framing != BodyFraming::kChunked && EqualsIgnoreCase(name, "trailer")) return Treatment::kDrop;
   return Treatment::kCopy;
@@ -238,9 +257,11 @@ void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const Request
   WriteAdded(writer, forward.added);
 }
 
-// --- The response ----------------------------------------------------------------------------------------------------------
+// --- The response
+// ----------------------------------------------------------------------------------------------------------
 
-ResponseFraming ChooseResponseFraming(const RequestHead& request, const ResponseHead& response, bool keep_alive_wanted) {
+ResponseFraming ChooseResponseFraming(const RequestHead& request, const ResponseHead& response,
+                                      bool keep_alive_wanted) {
   ResponseFraming framing{response.framing, response.content_length, request.keep_alive && keep_alive_wanted};
   if (response.framing != BodyFraming::kChunked && response.framing != BodyFraming::kUntilClose) return framing;
   framing.content_length = 0;
@@ -267,8 +288,10 @@ void WriteResponseConnection(HeadWriter& writer, const RequestHead& request, con
   if (response.interim()) return;
   const bool upgrade = SpeaksOfUpgrade(response) && response.FindField("upgrade");
   if (response.status == 101 || framing.keep_alive) {
-    if (upgrade) writer.AppendField("Connection", "Upgrade");
-    else if (request.version_minor == 0) writer.AppendField("Connection", "keep-alive");
+    if (upgrade)
+      writer.AppendField("Connection", "Upgrade");
+    else if (request.version_minor == 0)
+      writer.AppendField("Connection", "keep-alive");
     return;
   }
   writer.AppendField("Connection", upgrade ? "Upgrade, close" : "close");

@@ -1,9 +1,9 @@
-// What is changed between the head that came in and the head that goes out; everything else is byte-identical, in order,
-// duplicates and case kept.
+// What is changed between the head that came in and the head that goes out; everything else is byte-identical, in
+// order, duplicates and case kept.
 //
 // Both ways the hop-by-hop fields go: Connection and every field that it names, Keep-Alive, Proxy-Connection, TE (but
-// `TE: trailers` of a request stays), Transfer-Encoding, Upgrade (RFC 9110 §7.6.1). Framing is written anew by us, never copied.
-// A client cannot remove what we add by naming it in Connection: removal comes first, adding after.
+// `TE: trailers` of a request stays), Transfer-Encoding, Upgrade (RFC 9110 §7.6.1). Framing is written anew by us,
+// never copied. A client cannot remove what we add by naming it in Connection: removal comes first, adding after.
 //
 //   char region[…];
 //   HeadWriter writer(region, sizeof region);
@@ -45,25 +45,28 @@ class HeadWriter {
 };
 
 // What the exchange knows beside the request.
+//
+// X-Remote-User, -Uid, -Group and -Extra-* (and their '_' spellings, which some backends fold) say who a caller is, and
+// are believed by API servers; they are removed always. So are the fields that Grafana believes (X-WEBAUTH-*,
+// X-Grafana-Id, X-Grafana-User, X-Access-Token), unless the peer is trusted.
 struct RequestForwarding {
-  std::string_view client_address;  // For X-Forwarded-For, without port; IPv6 without brackets. Empty: a unix socket peer.
+  // For X-Forwarded-For, without port; IPv6 without brackets. Empty: a unix socket peer.
+  std::string_view client_address;
   std::string_view proto = "http";  // For X-Forwarded-Proto: how the client came to us.
-  // The peer is a proxy whose X-Forwarded-* we believe: append to For, keep Proto and Host. Otherwise all are replaced and
-  // Forwarded (RFC 7239) is removed.
+  // The peer is a proxy whose X-Forwarded-* we believe: append to For, keep Proto and Host. Otherwise all are replaced
+  // and Forwarded (RFC 7239) is removed.
   bool peer_trusted = false;
-  // X-Remote-User, -Uid, -Group and -Extra-* (and their '_' spellings, which some backends fold) say who a caller is, and are
-  // believed by API servers; they are removed always. So are the fields that Grafana believes (X-WEBAUTH-*, X-Grafana-Id,
-  // X-Grafana-User, X-Access-Token), unless the peer is trusted.
-  std::string_view path_prefix;  // Path of the delegate's URL, without trailing slash: put before the request's path.
+  std::string_view path_prefix;   // Path of the delegate's URL, without trailing slash: put before the request's path.
   std::string_view default_host;  // For Host, when the request has none (HTTP/1.0): the delegate's authority.
   bool forward_upgrade = true;    // Send Upgrade on, when head.upgrade is not empty.
-  bool forward_expect = true;     // False: we have answered `Expect: 100-continue` ourselves.
+  // False: we have answered `Expect: 100-continue` ourselves. Without head.expect_continue it is never sent on.
+  bool forward_expect = true;
   // Of our own making (request id, trace context), written last. Fields of the same name from the client are removed.
   std::span<const HeaderField> added;
 };
 
-// Writes the head for the upstream, always as HTTP/1.1, empty line included. Body framing: that of `head` (its payload is to be
-// sent with Content-Length or chunked alike).
+// Writes the head for the upstream, always as HTTP/1.1, empty line included. Body framing: that of `head` (its payload
+// is to be sent with Content-Length or chunked alike).
 void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward);
 
 // How the response goes to the client.
@@ -73,8 +76,8 @@ struct ResponseFraming {
   bool keep_alive = true;       // The connection to the client can be used again after this response.
 };
 
-// RFC 9112 §6.1, §6.3, §9.3: an HTTP/1.0 client never gets chunked; a body of unknown length goes out until close to it and
-// chunked to HTTP/1.1. `keep_alive_wanted`: our own side agrees (not draining, request body read to its end).
+// RFC 9112 §6.1, §6.3, §9.3: an HTTP/1.0 client never gets chunked; a body of unknown length goes out until close to it
+// and chunked to HTTP/1.1. `keep_alive_wanted`: our own side agrees (not draining, request body read to its end).
 ResponseFraming ChooseResponseFraming(const RequestHead& request, const ResponseHead& response, bool keep_alive_wanted);
 
 // Writes the head for the client, always as HTTP/1.1 (RFC 9110 §2.5), empty line included. For a 1xx no framing and no
@@ -83,8 +86,8 @@ ResponseFraming ChooseResponseFraming(const RequestHead& request, const Response
 void WriteResponseHead(HeadWriter& writer, const RequestHead& request, const ResponseHead& response,
                        const ResponseFraming& framing, std::span<const HeaderField> added = {});
 
-// The connection to the upstream may carry another request: what it declared, and what has happened. A response that ended before
-// the request did, or bytes behind its end, leave the two out of step for ever.
+// The connection to the upstream may carry another request: what it declared, and what has happened. A response that
+// ended before the request did, or bytes behind its end, leave the two out of step for ever.
 inline bool MayReuseUpstream(const ResponseHead& response, bool request_sent, bool body_done, size_t surplus_bytes) {
   return response.keep_alive && response.status != 101 && request_sent && body_done && surplus_bytes == 0;
 }

@@ -41,10 +41,14 @@ bool IsToken(std::string_view value) {
 
 std::string_view ToString(BodyFraming framing) {
   switch (framing) {
-    case BodyFraming::kNone: return "none";
-    case BodyFraming::kContentLength: return "content_length";
-    case BodyFraming::kChunked: return "chunked";
-    case BodyFraming::kUntilClose: return "until_close";
+    case BodyFraming::kNone:
+      return "none";
+    case BodyFraming::kContentLength:
+      return "content_length";
+    case BodyFraming::kChunked:
+      return "chunked";
+    case BodyFraming::kUntilClose:
+      return "until_close";
   }
   return "unknown";
 }

@@ -1,7 +1,7 @@
 // The heads of HTTP/1 messages as the rest of the data plane sees them, and the closed list of what is refused.
 //
-// Everything here is views: into the bytes that the caller gave to the MessageParser, and (fields) into the parser's array.
-// They are good until the caller moves or changes those bytes or resets the parser.
+// Everything here is views: into the bytes that the caller gave to the MessageParser, and (fields) into the parser's
+// array. They are good until the caller moves or changes those bytes or resets the parser.
 
 #pragma once
 
@@ -45,9 +45,9 @@ struct RequestHead {
   std::string_view path;    // Never empty: begins with '/', or is "*" (OPTIONS only). Raw: not decoded, not normalised.
   std::string_view query;   // After the '?', without it.
   std::string_view host;    // Of an absolute target, else of the Host field. Empty only for HTTP/1.0 without Host.
-  // Value of Upgrade, if it is to be honoured: HTTP/1.1, named in Connection, and without a body. An Upgrade beside a body
-  // is ignored, as RFC 9110 §7.8 allows: no byte of a body can then ever be taken for one of the new protocol. So is h2c
-  // (RFC 9113 §3.1 withdrew it): inside such a tunnel requests would pass that nobody here has seen.
+  // Value of Upgrade, if it is to be honoured: HTTP/1.1, named in Connection, and without a body. An Upgrade beside a
+  // body is ignored, as RFC 9110 §7.8 allows: no byte of a body can then ever be taken for one of the new protocol. So
+  // is h2c (RFC 9113 §3.1 withdrew it): inside such a tunnel requests would pass that nobody here has seen.
   std::string_view upgrade;
   std::span<const HeaderField> fields;
   uint64_t content_length = 0;  // 0 unless framing is kContentLength.
@@ -70,24 +70,25 @@ struct ResponseHead {
   BodyFraming framing = BodyFraming::kNone;  // kNone for 1xx, 204, 304 and answers to HEAD, whatever is declared.
   uint8_t version_minor = 1;
   bool has_content_length = false;
-  bool keep_alive = true;  // False also for kUntilClose, and where a declared length contradicts the status (204 with a body).
+  // False also for kUntilClose, and where a declared length contradicts the status (204 with a body).
+  bool keep_alive = true;
 
   bool interim() const { return status < 200 && status != 101; }
   const HeaderField* FindField(std::string_view name) const { return dpa::FindField(fields, name); }
 };
 
-// Everything that is refused, in requests and in responses. The list is closed: each has one reason word (metrics, access
-// record, answer) and one status. Of an upstream each means 502, and the connection is closed in both cases.
+// Everything that is refused, in requests and in responses. The list is closed: each has one reason word (metrics,
+// access record, answer) and one status. Of an upstream each means 502, and the connection is closed in both cases.
 enum class HttpViolation : uint8_t {
   kNone,
   // The bytes of a head.
-  kBareCr,           // 400. CR without LF. RFC 9112 §2.2
-  kBareLf,           // 400. LF without CR; tolerated by RFC 9112 §2.2, refused here: peers that disagree on lines smuggle.
-  kControlByte,      // 400. NUL, other controls, DEL. RFC 9110 §5.5
-  kObsFold,          // 400. Line folding, or white space before the first field. RFC 9112 §5.2, §2.2
-  kHeadTooLarge,     // 431. RFC 6585 §5
-  kFieldsTooMany,    // 431. Or more than 32 options in Connection.
-  kHeadMalformed,    // 400. The parser and our own checks do not agree on the lines. RFC 9112 §2.1
+  kBareCr,        // 400. CR without LF. RFC 9112 §2.2
+  kBareLf,        // 400. LF without CR; tolerated by RFC 9112 §2.2, refused here: peers that disagree on lines smuggle.
+  kControlByte,   // 400. NUL, other controls, DEL. RFC 9110 §5.5
+  kObsFold,       // 400. Line folding, or white space before the first field. RFC 9112 §5.2, §2.2
+  kHeadTooLarge,  // 431. RFC 6585 §5
+  kFieldsTooMany,  // 431. Or more than 32 options in Connection.
+  kHeadMalformed,  // 400. The parser and our own checks do not agree on the lines. RFC 9112 §2.1
   // The start line.
   kStartLineMalformed,  // 400. RFC 9112 §3, §4
   kMethodInvalid,       // 400. Not a token. RFC 9110 §9.1
@@ -112,12 +113,12 @@ enum class HttpViolation : uint8_t {
   kHostInvalid,              // 400. RFC 9112 §3.2, RFC 9110 §4.2
   kExpectationUnknown,       // 417. RFC 9110 §10.1.1
   // Bodies.
-  kChunkSizeInvalid,        // 400. Not hexadecimal, or no line end after it. RFC 9112 §7.1
-  kChunkSizeTooLarge,       // 400. More than 15 digits. RFC 9112 §7.1
-  kChunkExtensionInvalid,   // 400. Too long, or control bytes. RFC 9112 §7.1.1
-  kChunkUnterminated,       // 400. No CRLF after the data. RFC 9112 §7.1
-  kTrailerInvalid,          // 400. RFC 9112 §7.1.2
-  kTrailersTooLarge,        // 431. RFC 9112 §7.1.2
+  kChunkSizeInvalid,       // 400. Not hexadecimal, or no line end after it. RFC 9112 §7.1
+  kChunkSizeTooLarge,      // 400. More than 15 digits. RFC 9112 §7.1
+  kChunkExtensionInvalid,  // 400. Too long, or control bytes. RFC 9112 §7.1.1
+  kChunkUnterminated,      // 400. No CRLF after the data. RFC 9112 §7.1
+  kTrailerInvalid,         // 400. RFC 9112 §7.1.2
+  kTrailersTooLarge,       // 431. RFC 9112 §7.1.2
   kCount,
 };
 

@@ -14,13 +14,13 @@ namespace {
 
 // Each names a field to remove, so their count times that of the fields is work.
 constexpr uint32_t kConnectionOptionsMax = 32;
-// What the start line holds beside the target: the longest method, two blanks, the version, and some grace, so that a start line
-// without end is refused as a long target and not only as a large head.
+// What the start line holds beside the target: the longest method, two blanks, the version, and some grace, so that a
+// start line without end is refused as a long target and not only as a large head.
 constexpr uint32_t kStartLineExtraBytes = 64;
 constexpr uint64_t kContentLengthMax = std::numeric_limits<int64_t>::max();
 
-// Index of the first byte at or after `at` that is a control byte (CR and LF among them), or input.size(). Eight at a time:
-// nearly all of a head is free of them.
+// Index of the first byte at or after `at` that is a control byte (CR and LF among them), or input.size(). Eight at a
+// time: nearly all of a head is free of them.
 size_t FindControl(std::string_view input, size_t at) {
   constexpr uint64_t kOnes = 0x0101010101010101u;
   constexpr uint64_t kHighs = kOnes * 0x80;
@@ -80,10 +80,10 @@ bool IsHost(std::string_view value) {
 // The methods that llhttp knows for HTTP: the registry's, more or less (RFC 9110 §16.1.1).
 bool IsKnownMethod(std::string_view method) {
   static constexpr std::string_view kMethods[] = {
-      "GET",      "HEAD",      "POST",       "PUT",      "DELETE",  "PATCH",    "OPTIONS", "COPY",   "LOCK",
-      "MKCOL",    "MOVE",      "PROPFIND",   "PROPPATCH", "SEARCH", "UNLOCK",   "BIND",    "REBIND", "UNBIND",
-      "ACL",      "REPORT",    "MKACTIVITY", "CHECKOUT", "MERGE",   "M-SEARCH", "NOTIFY",  "SUBSCRIBE",
-      "UNSUBSCRIBE", "PURGE",  "MKCALENDAR", "LINK",     "UNLINK"};
+      "GET",    "HEAD",      "POST",        "PUT",      "DELETE",     "PATCH",    "OPTIONS", "COPY",
+      "LOCK",   "MKCOL",     "MOVE",        "PROPFIND", "PROPPATCH",  "SEARCH",   "UNLOCK",  "BIND",
+      "REBIND", "UNBIND",    "ACL",         "REPORT",   "MKACTIVITY", "CHECKOUT", "MERGE",   "M-SEARCH",
+      "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE",    "MKCALENDAR", "LINK",     "UNLINK"};
   for (const std::string_view known : kMethods) {
     if (known == method) return true;
   }
@@ -115,7 +115,8 @@ void SplitQuery(std::string_view path_and_query, RequestHead& head) {
   if (head.has_query) head.query = path_and_query.substr(mark + 1);
 }
 
-// "http://authority[/path][?query]". The fragment is excluded by the bytes already. The authority takes the place of Host.
+// "http://authority[/path][?query]". The fragment is excluded by the bytes already. The authority takes the place of
+// Host.
 HttpViolation ParseAbsoluteTarget(std::string_view target, RequestHead& head) {
   const size_t colon = target.find("://");
   if (colon == std::string_view::npos) return HttpViolation::kTargetInvalid;
@@ -170,7 +171,8 @@ HttpViolation ParseRequestLine(std::string_view line, uint32_t target_bytes_max,
 
 // RFC 9112 §4. The blank after the status may be missing when there is no reason phrase: many servers leave it out.
 HttpViolation ParseStatusLine(std::string_view line, ResponseHead& head) {
-  if (line.size() < 12 || line[8] != ' ' || (line.size() > 12 && line[12] != ' ')) return HttpViolation::kStartLineMalformed;
+  if (line.size() < 12 || line[8] != ' ' || (line.size() > 12 && line[12] != ' '))
+    return HttpViolation::kStartLineMalformed;
   if (const HttpViolation fault = CheckVersion(line.substr(0, 8), head.version_minor); fault != HttpViolation::kNone) {
     return fault;
   }
@@ -181,7 +183,8 @@ HttpViolation ParseStatusLine(std::string_view line, ResponseHead& head) {
   return HttpViolation::kNone;
 }
 
-// --- llhttp ----------------------------------------------------------------------------------------------------------------
+// --- llhttp
+// ----------------------------------------------------------------------------------------------------------------
 
 // Collects the fields of one head. llhttp gives pieces of names and values; within one call they are contiguous.
 struct FieldCollector {
@@ -248,7 +251,8 @@ const llhttp_settings_t& Settings() {
   return kSettings;
 }
 
-// --- Fields that mean something to a proxy ---------------------------------------------------------------------------------
+// --- Fields that mean something to a proxy
+// ---------------------------------------------------------------------------------
 
 struct ConnectionOptions {
   bool close = false;
@@ -303,7 +307,8 @@ void FramingFields::Visit(const HeaderField& field) {
     case 17:
       if (EqualsIgnoreCase(field.name, "transfer-encoding")) VisitTransferEncoding(field.value);
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -371,8 +376,9 @@ bool Offers(std::string_view upgrade, std::string_view protocol) {
   return false;
 }
 
-// Names what llhttp refused in lines that are whole and free of control bytes: its own codes are the same for a name and a value,
-// for a repeated length and one beside an encoding. `lines` are the field lines; `fields` is room for as many. Only on refusal.
+// Names what llhttp refused in lines that are whole and free of control bytes: its own codes are the same for a name
+// and a value, for a repeated length and one beside an encoding. `lines` are the field lines; `fields` is room for as
+// many. Only on refusal.
 HttpViolation ExplainRefusal(std::string_view lines, HeaderField* fields, llhttp_errno_t error) {
   size_t count = 0;
   for (size_t end; (end = lines.find("\r\n")) != 0 && end != std::string_view::npos; lines.remove_prefix(end + 2)) {
@@ -395,7 +401,8 @@ HttpViolation CheckHost(const FramingFields& framing, uint8_t version_minor) {
 
 }  // namespace
 
-// --- MessageParser ---------------------------------------------------------------------------------------------------------
+// --- MessageParser
+// ---------------------------------------------------------------------------------------------------------
 
 MessageParser::MessageParser(Role role, const ParserLimits& limits)
     : role_(role), limits_(limits), fields_(std::make_unique<HeaderField[]>(limits.fields_max)) {}
@@ -434,8 +441,8 @@ ParseStatus MessageParser::Feed(std::string_view head_so_far) {
   return complete_ ? ParseStatus::kComplete : ParseStatus::kViolation;
 }
 
-// Goes on from where the last call stopped, to the end of the head or of the input. A CR is dealt with only together with the
-// byte after it, so a cut between CR and LF changes nothing.
+// Goes on from where the last call stopped, to the end of the head or of the input. A CR is dealt with only together
+// with the byte after it, so a cut between CR and LF changes nothing.
 HttpViolation MessageParser::ScanLines(std::string_view input) {
   while (head_size_ == 0) {
     const size_t at = FindControl(input, scanned_);
@@ -454,7 +461,8 @@ HttpViolation MessageParser::ScanLines(std::string_view input) {
     if (input[at + 1] != '\n') return HttpViolation::kBareCr;
     if (const HttpViolation fault = EndLine(input, at); fault != HttpViolation::kNone) return fault;
   }
-  return head_size_ == 0 && input.size() >= limits_.head_bytes_max ? HttpViolation::kHeadTooLarge : HttpViolation::kNone;
+  return head_size_ == 0 && input.size() >= limits_.head_bytes_max ? HttpViolation::kHeadTooLarge
+                                                                   : HttpViolation::kNone;
 }
 
 // `line_end` is the CR's.
@@ -487,12 +495,14 @@ HttpViolation MessageParser::ParseStartLine(std::string_view input) {
                                  : ParseStatusLine(line, response_);
 }
 
-// The second judge. The input ends with the empty line; whatever llhttp makes of it has to be as many fields as we saw lines.
+// The second judge. The input ends with the empty line; whatever llhttp makes of it has to be as many fields as we saw
+// lines.
 HttpViolation MessageParser::SplitFields(std::string_view head) {
   FieldCollector collector{.fields = fields_.get(), .fields_max = limits_.fields_max};
   llhttp_init(&collector.llhttp, role_ == Role::kRequest ? HTTP_REQUEST : HTTP_RESPONSE, &Settings());
   collector.llhttp.data = &collector;
-  const llhttp_errno_t error = llhttp_execute(&collector.llhttp, head.data() + start_begin_, head.size() - start_begin_);
+  const llhttp_errno_t error =
+      llhttp_execute(&collector.llhttp, head.data() + start_begin_, head.size() - start_begin_);
   if (!collector.complete || error != HPE_PAUSED) {
     return ExplainRefusal(head.substr(start_end_ + 2), fields_.get(), error);
   }

@@ -1,14 +1,16 @@
 // MessageParser turns the bytes of one HTTP/1 message head into a RequestHead or a ResponseHead, or into a violation.
 //
-// Two judges look at every head and both must agree. The first is ours and runs as the bytes arrive: it finds the lines,
-// refuses bare CR and LF, control bytes, folding and what is too long, and checks the start line as soon as it is whole. The
-// second is llhttp (every lenient flag off), which splits the complete head into fields: as many as we saw lines. After that the
-// framing rules of RFC 9112 §6 are ours again. llhttp 8.1.0 alone would accept a CR without LF as the end of a field line, among others.
+// Two judges look at every head and both must agree. The first is ours and runs as the bytes arrive: it finds the
+// lines, refuses bare CR and LF, control bytes, folding and what is too long, and checks the start line as soon as it
+// is whole. The second is llhttp (every lenient flag off), which splits the complete head into fields: as many as we
+// saw lines. After that the framing rules of RFC 9112 §6 are ours again. llhttp 8.1.0 alone would accept a CR without
+// LF as the end of a field line, among others.
 //
-//     bytes --> lines (ours, incremental) --> start line (ours) --> fields (llhttp, once) --> framing, host … (ours) --> head
+//     bytes --> lines (ours, incremental) --> start line (ours) --> fields (llhttp, once) --> framing, host … (ours)
+//     --> head
 //
-// Every byte is looked at once by each judge however the input is cut, so a peer that sends single bytes costs linear work,
-// and the verdict never depends on the cuts. No allocation after construction.
+// Every byte is looked at once by each judge however the input is cut, so a peer that sends single bytes costs linear
+// work, and the verdict never depends on the cuts. No allocation after construction.
 //
 //   MessageParser parser(MessageParser::Role::kRequest, limits);
 //   while ((status = parser.Feed(buffer_so_far)) == ParseStatus::kNeedMore) … read more behind it …
@@ -26,7 +28,7 @@
 namespace dpa {
 
 struct ParserLimits {
-  uint32_t head_bytes_max = 64 * 1024;   // --max-header-bytes: start line, fields and the empty line. Beyond it: 431.
+  uint32_t head_bytes_max = 64 * 1024;    // --max-header-bytes: start line, fields and the empty line. Beyond it: 431.
   uint32_t target_bytes_max = 16 * 1024;  // Beyond it: 414. Datasource queries in URLs get long.
   uint16_t fields_max = 128;              // Beyond it: 431.
 };

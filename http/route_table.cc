@@ -1,9 +1,9 @@
 // The builder keeps a plain trie, one node per segment. Build compiles it into arrays:
 //
-//   nodes    first edge and count of edges (literal children), capture child, answers here, answers of the wildcard here
-//   edges    a label of one or more segments ("apis/g.example/v1/namespaces": chains without a choice are one edge) and a child
-//   slots    for nodes with many edges: open addressing by the hash of the label's first segment (siblings always differ there)
-//   answers  method, target, capture names
+//   nodes    first edge and count of edges (literal children), capture child, answers here, answers of the wildcard
+//   here edges    a label of one or more segments ("apis/g.example/v1/namespaces": chains without a choice are one
+//   edge) and a child slots    for nodes with many edges: open addressing by the hash of the label's first segment
+//   (siblings always differ there) answers  method, target, capture names
 //
 // Match walks nodes depth first: literal, capture, wildcard.
 
@@ -23,14 +23,22 @@ namespace dpa {
 
 std::string_view ToString(ServiceType type) {
   switch (type) {
-    case ServiceType::kQuery: return "query";
-    case ServiceType::kRoute: return "route";
-    case ServiceType::kResource: return "resource";
-    case ServiceType::kHealth: return "health";
-    case ServiceType::kStream: return "stream";
-    case ServiceType::kAdmission: return "admission";
-    case ServiceType::kConversion: return "conversion";
-    case ServiceType::kDatasourceProxy: return "datasource-proxy";
+    case ServiceType::kQuery:
+      return "query";
+    case ServiceType::kRoute:
+      return "route";
+    case ServiceType::kResource:
+      return "resource";
+    case ServiceType::kHealth:
+      return "health";
+    case ServiceType::kStream:
+      return "stream";
+    case ServiceType::kAdmission:
+      return "admission";
+    case ServiceType::kConversion:
+      return "conversion";
+    case ServiceType::kDatasourceProxy:
+      return "datasource-proxy";
   }
   return "unknown";
 }
@@ -41,8 +49,8 @@ constexpr uint32_t kNoNode = std::numeric_limits<uint32_t>::max();
 // Up to this many siblings a linear look at their keys is quicker than the slots.
 constexpr uint32_t kLinearEdgesMax = 8;
 
-// Mixes length and bytes, eight at a time. Labels come from configuration, so no secret is needed; a client's segment that
-// collides costs one comparison.
+// Mixes length and bytes, eight at a time. Labels come from configuration, so no secret is needed; a client's segment
+// that collides costs one comparison.
 uint32_t HashSegment(std::string_view segment) {
   constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
   uint64_t hash = segment.size() * kMultiplier;
@@ -67,7 +75,8 @@ std::string_view FirstSegment(std::string_view path) {
 
 }  // namespace
 
-// --- Match -----------------------------------------------------------------------------------------------------------------
+// --- Match
+// -----------------------------------------------------------------------------------------------------------------
 
 struct RouteTable::Trie {
   struct Answer {
@@ -215,7 +224,8 @@ void RouteTable::Match(std::string_view method, std::string_view path, RouteMatc
 
 size_t RouteTable::route_count() const { return trie_ ? trie_->answers.size() : 0; }
 
-// --- Build -----------------------------------------------------------------------------------------------------------------
+// --- Build
+// -----------------------------------------------------------------------------------------------------------------
 
 struct RouteTableBuilder::Node {
   using Answer = RouteTable::Trie::Answer;
@@ -314,8 +324,8 @@ ParsedPattern ParsePattern(std::string_view pattern) {
     begin = end + 1;
   }
   if (segments.size() > RouteTableBuilder::kSegmentsMax) {
-    return std::unexpected(fmt::format("{} segments, at most {} are possible", segments.size(),
-                                       RouteTableBuilder::kSegmentsMax));
+    return std::unexpected(
+        fmt::format("{} segments, at most {} are possible", segments.size(), RouteTableBuilder::kSegmentsMax));
   }
   if (std::string fault = CheckCaptures(segments); !fault.empty()) return std::unexpected(std::move(fault));
   return segments;
@@ -389,8 +399,10 @@ uint32_t RouteTableBuilder::Node::Compile(RouteTable::Trie& trie) {
   return index;
 }
 
-RouteTable::Trie::Answers RouteTableBuilder::Node::CompileAnswers(RouteTable::Trie& trie, std::vector<Answer>& answers) {
-  const RouteTable::Trie::Answers range{static_cast<uint32_t>(trie.answers.size()), static_cast<uint32_t>(answers.size())};
+RouteTable::Trie::Answers RouteTableBuilder::Node::CompileAnswers(RouteTable::Trie& trie,
+                                                                  std::vector<Answer>& answers) {
+  const RouteTable::Trie::Answers range{static_cast<uint32_t>(trie.answers.size()),
+                                        static_cast<uint32_t>(answers.size())};
   for (Answer& answer : answers) trie.answers.push_back(std::move(answer));
   return range;
 }

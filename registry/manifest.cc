@@ -278,7 +278,7 @@ std::expected<std::string, std::string> ReadFile(const std::string& path, size_t
   if (::fstat(file.fd(), &info) != 0) return std::unexpected(fmt::format("cannot be read: {}", std::strerror(errno)));
   if (!S_ISREG(info.st_mode)) return std::unexpected(std::string("is not a regular file"));
   std::string bytes;
-  std::array<char, 64 * 1024> chunk;
+  std::array<char, size_t{64} * 1024> chunk;
   while (true) {
     const ssize_t count = ::read(file.fd(), chunk.data(), chunk.size());
     if (count < 0 && errno == EINTR) continue;

@@ -72,7 +72,7 @@ class ManifestWatcher::FolderWatch {
 
   // Takes the events that have come, and moves due() accordingly.
   void TakeEvents(Clock::time_point now) {
-    alignas(inotify_event) std::array<char, 16 * 1024> buffer;
+    alignas(inotify_event) std::array<char, size_t{16} * 1024> buffer;
     while (true) {
       const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
       if (count < 0 && errno == EINTR) continue;

@@ -1,5 +1,5 @@
-// Chunked bodies: no crash, the same payload, verdict and rest whatever the cuts, progress in every step, and a body of ours
-// around the payload is read back as that payload. Seeds: the chunked rows of tests/wire.
+// Chunked bodies: no crash, the same payload, verdict and rest whatever the cuts, progress in every step, and a body of
+// ours around the payload is read back as that payload. Seeds: the chunked rows of tests/wire.
 
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   body += bytes;
   body += kChunkEnd;
   body += kLastChunk;
-  if (wire::RenderBody(BodyFraming::kChunked, 0, body, wire::Every(5)) != " chunked[" + std::string(bytes) + "]") std::abort();
+  if (wire::RenderBody(BodyFraming::kChunked, 0, body, wire::Every(5)) != " chunked[" + std::string(bytes) + "]")
+    std::abort();
   return 0;
 }

@@ -1,5 +1,5 @@
-// Bytes of a client: no crash, the same verdict whatever the cuts, and what we would forward is read back by our own rules as the
-// same request. Seeds: the request rows of tests/wire.
+// Bytes of a client: no crash, the same verdict whatever the cuts, and what we would forward is read back by our own
+// rules as the same request. Seeds: the request rows of tests/wire.
 
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,8 @@ void CheckForwarded(std::string_view bytes) {
   WriteRequestHead(writer, head, {.client_address = "192.0.2.1", .default_host = "d"});
   if (writer.failed()) std::abort();
   const std::string forwarded(writer.written());
-  MessageParser again(MessageParser::Role::kRequest, {.head_bytes_max = 1 << 20, .target_bytes_max = 1 << 20, .fields_max = 256});
+  MessageParser again(MessageParser::Role::kRequest,
+                      {.head_bytes_max = 1 << 20, .target_bytes_max = 1 << 20, .fields_max = 256});
   if (again.Feed(forwarded) != ParseStatus::kComplete || again.head_size() != forwarded.size()) std::abort();
   const RequestHead& other = again.request();
   const bool same = other.method == head.method && other.path == head.path && other.query == head.query &&

@@ -1,5 +1,5 @@
-// Bytes of an upstream: no crash, the same verdict whatever the cuts, and what we would send to the client is read back as the
-// same response. The first byte chooses the request's method. Seeds: the response rows of tests/wire.
+// Bytes of an upstream: no crash, the same verdict whatever the cuts, and what we would send to the client is read back
+// as the same response. The first byte chooses the request's method. Seeds: the response rows of tests/wire.
 
 #include <cstddef>
 #include <cstdint>

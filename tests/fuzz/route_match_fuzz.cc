@@ -1,4 +1,5 @@
-// Route tables and paths: lines of patterns, an empty line, a path. No crash, and the compiled trie agrees with the plain rule.
+// Route tables and paths: lines of patterns, an empty line, a path. No crash, and the compiled trie agrees with the
+// plain rule.
 
 #include <cstddef>
 #include <cstdint>

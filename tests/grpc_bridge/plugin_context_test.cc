@@ -1,4 +1,5 @@
-// Goal: what plugins are told about data source, organisation and host. Method: append, parse with the generated class, compare.
+// Goal: what plugins are told about data source, organisation and host. Method: append, parse with the generated class,
+// compare.
 
 #include "grpc_bridge/plugin_context.h"
 
@@ -61,7 +62,8 @@ TEST(PluginContext, CarriesTheSettingsOfTheDataSource) {
   EXPECT_FALSE(context.has_appinstancesettings());
   EXPECT_EQ(context.grafanaconfig().at("GF_SQL_ROW_LIMIT"), "1000000");
   EXPECT_TRUE(std::regex_match(
-      context.useragent(), std::regex(R"(^Grafana/([0-9]+\.[0-9]+\.[0-9]+(?:[^\s]+)?) \(([a-zA-Z0-9]+); ([a-zA-Z0-9]+)\)$)")));
+      context.useragent(),
+      std::regex(R"(^Grafana/([0-9]+\.[0-9]+\.[0-9]+(?:[^\s]+)?) \(([a-zA-Z0-9]+); ([a-zA-Z0-9]+)\)$)")));
   const auto& settings = context.datasourceinstancesettings();
   EXPECT_EQ(settings.id(), entry->source->id);
   EXPECT_EQ(settings.name(), "Metrics");
@@ -74,7 +76,8 @@ TEST(PluginContext, CarriesTheSettingsOfTheDataSource) {
   EXPECT_EQ(settings.lastupdatedms(), entry->source->last_updated_ms);
   EXPECT_EQ(settings.uid(), "u1");
   EXPECT_EQ(settings.decryptedsecurejsondata().at("basicAuthPassword"), "secret");
-  EXPECT_EQ(settings.decryptedsecurejsondata().at("password"), "p\xEF\xBF\xBDw") << "invalid UTF-8 must not reach protobuf";
+  EXPECT_EQ(settings.decryptedsecurejsondata().at("password"), "p\xEF\xBF\xBDw")
+      << "invalid UTF-8 must not reach protobuf";
 }
 
 TEST(PluginContext, IsByteStable) {

@@ -1,4 +1,5 @@
-// Goal: time strings mean here what they mean to Grafana. Method: a table of text and instant, each side written as a date.
+// Goal: time strings mean here what they mean to Grafana. Method: a table of text and instant, each side written as a
+// date.
 
 #include "grpc_bridge/time_range.h"
 
@@ -93,11 +94,43 @@ TEST(TimeRange, ReadsEveryFormOfGrafanasClients) {
 }
 
 TEST(TimeRange, RefusesWhatIsNoTime) {
-  for (const char* text :
-       {"", " ", "asdf", "no", "nows", "now-", "now-nope", "now/", "now/2d", "now--1h", "now-1h ", "now1h", "-5m", "5m3",
-        "5 m", "1x", "d", ".", ".s", "+-5", "2014-13", "2014-05-35", "2014-02-30", "2014-05-30T25", "2014-05-30T20:60",
-        "2014-05-30T20:21:35.", "2014-05-30T20:21+3", "2014-05-30|", "2014-05-30||x", "9223372036854775808", "9999999999y",
-        "now+9999999999y", "now-99999999999d", "9999999h9999999999999h", "9999-12-31||+1d", "definitely-nope", "{{from}}"}) {
+  for (const char* text : {"",
+                           " ",
+                           "asdf",
+                           "no",
+                           "nows",
+                           "now-",
+                           "now-nope",
+                           "now/",
+                           "now/2d",
+                           "now--1h",
+                           "now-1h ",
+                           "now1h",
+                           "-5m",
+                           "5m3",
+                           "5 m",
+                           "1x",
+                           "d",
+                           ".",
+                           ".s",
+                           "+-5",
+                           "2014-13",
+                           "2014-05-35",
+                           "2014-02-30",
+                           "2014-05-30T25",
+                           "2014-05-30T20:60",
+                           "2014-05-30T20:21:35.",
+                           "2014-05-30T20:21+3",
+                           "2014-05-30|",
+                           "2014-05-30||x",
+                           "9223372036854775808",
+                           "9999999999y",
+                           "now+9999999999y",
+                           "now-99999999999d",
+                           "9999999h9999999999999h",
+                           "9999-12-31||+1d",
+                           "definitely-nope",
+                           "{{from}}"}) {
     auto parsed = ParseTime(text, RangeEnd::kFrom, kNow);
     EXPECT_FALSE(parsed.has_value()) << text << " → " << *parsed;
   }

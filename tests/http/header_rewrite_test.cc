@@ -42,15 +42,18 @@ const std::string kOurs =
     "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n";
 
 TEST(RequestHead, KeepsWhatItNeedNotTouch) {
-  const std::string fields = "X-Zed: 1\r\nhOST: h\r\nAccept: a, b\r\nCookie: c=d; e=\"f\"\r\naccept: g\r\nAuthorization: Bearer x\r\n";
+  const std::string fields =
+      "X-Zed: 1\r\nhOST: h\r\nAccept: a, b\r\nCookie: c=d; e=\"f\"\r\naccept: g\r\nAuthorization: Bearer x\r\n";
   EXPECT_EQ(ForwardedRequest(fields, kFromClient), "GET /a?b HTTP/1.1\r\n" + fields + kOurs + "\r\n");
 }
 
 TEST(RequestHead, LosesWhatBelongsToTheConnection) {
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: X-Hop, keep-alive\r\nKeep-Alive: timeout=5\r\nx-hop: 1\r\nProxy-Connection: x\r\n"
-                             "TE: gzip\r\nUpgrade: websocket\r\nConnection: other\r\nOther: 2\r\nTrailer: x\r\nStays: 3\r\n",
-                             kFromClient),
-            "GET /a?b HTTP/1.1\r\nHost: h\r\nStays: 3\r\n" + kOurs + "\r\n");
+  EXPECT_EQ(
+      ForwardedRequest(
+          "Host: h\r\nConnection: X-Hop, keep-alive\r\nKeep-Alive: timeout=5\r\nx-hop: 1\r\nProxy-Connection: x\r\n"
+          "TE: gzip\r\nUpgrade: websocket\r\nConnection: other\r\nOther: 2\r\nTrailer: x\r\nStays: 3\r\n",
+          kFromClient),
+      "GET /a?b HTTP/1.1\r\nHost: h\r\nStays: 3\r\n" + kOurs + "\r\n");
 }
 
 TEST(RequestHead, KeepsTeTrailersAndNamesIt) {
@@ -64,46 +67,55 @@ TEST(RequestHead, PassesAnUpgradeOnOnlyWhenAsked) {
                                                        "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
   RequestForwarding without = kFromClient;
   without.forward_upgrade = false;
-  EXPECT_EQ(ForwardedRequest(fields, without), "GET /a?b HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: k\r\n" + kOurs + "\r\n");
+  EXPECT_EQ(ForwardedRequest(fields, without),
+            "GET /a?b HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: k\r\n" + kOurs + "\r\n");
 }
 
 TEST(RequestHead, CarriesOurOwnFraming) {
   EXPECT_EQ(ForwardedRequest("Host: h\r\ncontent-length: 007\r\n", kFromClient, "POST / HTTP/1.1"),
             "POST / HTTP/1.1\r\nHost: h\r\n" + kOurs + "Content-Length: 7\r\n\r\n");
-  EXPECT_EQ(ForwardedRequest("Host: h\r\ntransfer-encoding: CHUNKED\r\nTrailer: Digest\r\n", kFromClient, "POST / HTTP/1.1"),
-            "POST / HTTP/1.1\r\nHost: h\r\nTrailer: Digest\r\n" + kOurs + "Transfer-Encoding: chunked\r\n\r\n");
+  EXPECT_EQ(
+      ForwardedRequest("Host: h\r\ntransfer-encoding: CHUNKED\r\nTrailer: Digest\r\n", kFromClient, "POST / HTTP/1.1"),
+      "POST / HTTP/1.1\r\nHost: h\r\nTrailer: Digest\r\n" + kOurs + "Transfer-Encoding: chunked\r\n\r\n");
   // A client cannot take the length away by calling it its connection's.
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: content-length, host\r\nContent-Length: 1\r\n", kFromClient, "POST / HTTP/1.1"),
+  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: content-length, host\r\nContent-Length: 1\r\n", kFromClient,
+                             "POST / HTTP/1.1"),
             "POST / HTTP/1.1\r\nHost: h\r\n" + kOurs + "Content-Length: 1\r\n\r\n");
 }
 
 TEST(RequestHead, NeverCarriesAnIdentityThatAClientMadeUp) {
   const std::string fields =
-      "Host: h\r\nX-Remote-User: root\r\nx_remote_group: system:masters\r\nX-REMOTE-EXTRA-Scopes: all\r\nX-Remote-Uid: 0\r\n"
+      "Host: h\r\nX-Remote-User: root\r\nx_remote_group: system:masters\r\nX-REMOTE-EXTRA-Scopes: all\r\nX-Remote-Uid: "
+      "0\r\n"
       "X-Remote-Extra_a: b\r\n";
   EXPECT_EQ(ForwardedRequest(fields, kFromClient), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
   EXPECT_EQ(ForwardedRequest(fields, kFromProxy), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nX-WEBAUTH-USER: admin\r\nX-Grafana-Id: x\r\nX-Remote-Userx: kept\r\n", kFromClient),
-            "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Remote-Userx: kept\r\n" + kOurs + "\r\n");
+  EXPECT_EQ(
+      ForwardedRequest("Host: h\r\nX-WEBAUTH-USER: admin\r\nX-Grafana-Id: x\r\nX-Remote-Userx: kept\r\n", kFromClient),
+      "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Remote-Userx: kept\r\n" + kOurs + "\r\n");
 }
 
 TEST(RequestHead, ReplacesWhatAStrangerSaysAboutTheClient) {
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\nX-Forwarded-Proto: https\r\n"
-                             "x_forwarded_host: evil\r\nX-Forwarded-Port: 1\r\n",
-                             kFromClient),
-            "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
+  EXPECT_EQ(
+      ForwardedRequest("Host: h\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\nX-Forwarded-Proto: https\r\n"
+                       "x_forwarded_host: evil\r\nX-Forwarded-Port: 1\r\n",
+                       kFromClient),
+      "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
 }
 
 TEST(RequestHead, AppendsToWhatATrustedProxySays) {
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 3.3.3.3\r\n"
-                             "Forwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n",
-                             kFromProxy),
-            "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n"
-            "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7\r\nX-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n\r\n");
+  EXPECT_EQ(
+      ForwardedRequest(
+          "Host: h\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 3.3.3.3\r\n"
+          "Forwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n",
+          kFromProxy),
+      "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n"
+      "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7\r\nX-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n\r\n");
 }
 
 TEST(RequestHead, CannotLoseOurFieldsThroughConnection) {
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, X-Request-Id\r\nX-Forwarded-Proto: https\r\n",
+  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, "
+                             "X-Request-Id\r\nX-Forwarded-Proto: https\r\n",
                              kFromProxy),
             "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
 }
@@ -120,14 +132,16 @@ TEST(RequestHead, IsAlwaysHttp11AndHasAHost) {
   RequestForwarding forward = kFromClient;
   forward.default_host = "delegate:3000";
   EXPECT_EQ(ForwardedRequest("A: b\r\n", forward, "GET / HTTP/1.0"),
-            "GET / HTTP/1.1\r\nA: b\r\nHost: delegate:3000\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nVia: 1.0 dpa\r\n\r\n");
+            "GET / HTTP/1.1\r\nA: b\r\nHost: delegate:3000\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: "
+            "http\r\nVia: 1.0 dpa\r\n\r\n");
 }
 
 TEST(RequestHead, PutsTheDelegatesPathBeforeTheRequests) {
   RequestForwarding forward = kFromClient;
   forward.path_prefix = "/grafana";
   EXPECT_TRUE(ForwardedRequest("Host: h\r\n", forward).starts_with("GET /grafana/a?b HTTP/1.1\r\n"));
-  EXPECT_TRUE(ForwardedRequest("Host: h\r\n", forward, "GET http://x HTTP/1.1").starts_with("GET /grafana/ HTTP/1.1\r\nHost: x\r\n"));
+  EXPECT_TRUE(ForwardedRequest("Host: h\r\n", forward, "GET http://x HTTP/1.1")
+                  .starts_with("GET /grafana/ HTTP/1.1\r\nHost: x\r\n"));
   EXPECT_TRUE(ForwardedRequest("Host: h\r\n", forward, "OPTIONS * HTTP/1.1").starts_with("OPTIONS * HTTP/1.1\r\n"));
   EXPECT_TRUE(ForwardedRequest("Host: h\r\n", forward, "GET /a? HTTP/1.1").starts_with("GET /grafana/a? HTTP/1.1\r\n"));
 }
@@ -138,6 +152,12 @@ TEST(RequestHead, LeavesOutAnExpectationThatWeHaveMet) {
   RequestForwarding met = kFromClient;
   met.forward_expect = false;
   EXPECT_EQ(ForwardedRequest(fields, met).find("Expect"), std::string::npos);
+}
+
+TEST(RequestHead, DoesNotTurnTheExpectationOfAnHttp10ClientIntoOne) {
+  const std::string fields = "Host: h\r\nExpect: anything\r\nContent-Length: 1\r\n";
+  EXPECT_EQ(ForwardedRequest(fields, kFromClient, "PUT / HTTP/1.0").find("Expect"), std::string::npos);
+  EXPECT_EQ(ForwardedRequest("Host: h\r\nExpect: 100-continue\r\n", kFromClient).find("Expect"), std::string::npos);
 }
 
 TEST(RequestHead, OfAUnixSocketPeerHasNoForwardedFor) {
@@ -160,23 +180,29 @@ std::string ForwardedResponse(const std::string& head, const std::string& reques
 }
 
 TEST(ResponseHead, KeepsWhatItNeedNotTouch) {
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 200 Fine\r\nDate: d\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Length: 3\r\nX: y\r\n\r\n"),
-            "HTTP/1.1 200 Fine\r\nDate: d\r\nSet-Cookie: a\r\nset-cookie: b\r\nX: y\r\nVia: 1.1 dpa\r\nContent-Length: 3\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse(
+                "HTTP/1.1 200 Fine\r\nDate: d\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Length: 3\r\nX: y\r\n\r\n"),
+            "HTTP/1.1 200 Fine\r\nDate: d\r\nSet-Cookie: a\r\nset-cookie: b\r\nX: y\r\nVia: 1.1 dpa\r\nContent-Length: "
+            "3\r\n\r\n");
 }
 
 TEST(ResponseHead, LosesWhatBelongsToTheConnection) {
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: t\r\nUpgrade: h2\r\n"
-                              "Proxy-Connection: x\r\nContent-Length: 0\r\n\r\n"),
-            "HTTP/1.1 200 OK\r\nVia: 1.1 dpa\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(
+      ForwardedResponse("HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: t\r\nUpgrade: h2\r\n"
+                        "Proxy-Connection: x\r\nContent-Length: 0\r\n\r\n"),
+      "HTTP/1.1 200 OK\r\nVia: 1.1 dpa\r\nContent-Length: 0\r\n\r\n");
 }
 
 TEST(ResponseHead, IsChunkedToHttp11AndUntilCloseToHttp10) {
   const std::string chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n";
-  EXPECT_EQ(ForwardedResponse(chunked), "HTTP/1.1 200 OK\r\nTrailer: x\r\nVia: 1.1 dpa\r\nTransfer-Encoding: chunked\r\n\r\n");
-  EXPECT_EQ(ForwardedResponse(chunked, "GET / HTTP/1.0"), "HTTP/1.1 200 OK\r\nVia: 1.1 dpa\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse(chunked),
+            "HTTP/1.1 200 OK\r\nTrailer: x\r\nVia: 1.1 dpa\r\nTransfer-Encoding: chunked\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse(chunked, "GET / HTTP/1.0"),
+            "HTTP/1.1 200 OK\r\nVia: 1.1 dpa\r\nConnection: close\r\n\r\n");
   const std::string until_close = "HTTP/1.0 200 OK\r\n\r\n";
   EXPECT_EQ(ForwardedResponse(until_close), "HTTP/1.1 200 OK\r\nVia: 1.0 dpa\r\nTransfer-Encoding: chunked\r\n\r\n");
-  EXPECT_EQ(ForwardedResponse(until_close, "GET / HTTP/1.0"), "HTTP/1.1 200 OK\r\nVia: 1.0 dpa\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse(until_close, "GET / HTTP/1.0"),
+            "HTTP/1.1 200 OK\r\nVia: 1.0 dpa\r\nConnection: close\r\n\r\n");
 }
 
 TEST(ResponseHead, SaysWhetherTheConnectionStays) {
@@ -196,23 +222,30 @@ TEST(ResponseHead, SaysWhetherTheConnectionStays) {
 TEST(ResponseHead, KeepsTheLengthOfAnAnswerWithoutBody) {
   EXPECT_EQ(ForwardedResponse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD / HTTP/1.1"),
             "HTTP/1.1 200 OK\r\nVia: 1.1 dpa\r\nContent-Length: 5\r\n\r\n");
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 304 Not Modified\r\nETag: e\r\n\r\n"), "HTTP/1.1 304 Not Modified\r\nETag: e\r\nVia: 1.1 dpa\r\n\r\n");
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 204 No Content\r\nVia: 1.1 dpa\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse("HTTP/1.1 304 Not Modified\r\nETag: e\r\n\r\n"),
+            "HTTP/1.1 304 Not Modified\r\nETag: e\r\nVia: 1.1 dpa\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse("HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n"),
+            "HTTP/1.1 204 No Content\r\nVia: 1.1 dpa\r\n\r\n");
 }
 
 TEST(ResponseHead, OfAnInterimResponseHasNothingOfOurs) {
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n", "PUT / HTTP/1.1", false), "HTTP/1.1 100 Continue\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse("HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n", "PUT / HTTP/1.1", false),
+            "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 TEST(ResponseHead, KeepsTheUpgradeThatItAnswers) {
-  EXPECT_EQ(ForwardedResponse("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n"),
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\nVia: 1.1 dpa\r\nConnection: Upgrade\r\n\r\n");
+  EXPECT_EQ(ForwardedResponse("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "
+                              "websocket\r\nSec-WebSocket-Accept: a\r\n\r\n"),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\nVia: 1.1 "
+            "dpa\r\nConnection: Upgrade\r\n\r\n");
 }
 
 TEST(UpstreamConnection, IsReusedOnlyWhenBothSidesAgreeWhereTheyAre) {
   const Parsed good(MessageParser::Role::kResponse, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-  const Parsed closing(MessageParser::Role::kResponse, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+  const Parsed closing(MessageParser::Role::kResponse,
+                       "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
   EXPECT_TRUE(MayReuseUpstream(good.parser.response(), true, true, 0));
   EXPECT_FALSE(MayReuseUpstream(closing.parser.response(), true, true, 0));
   EXPECT_FALSE(MayReuseUpstream(good.parser.response(), false, true, 0));
@@ -241,8 +274,10 @@ TEST(HeadWriter, FailsWithoutWritingBeyondItsRegion) {
 TEST(HopByHop, IsKnownByNameAndByConnection) {
   const Parsed request = Request("Host: h\r\nConnection: a, B\r\n");
   const auto fields = request.parser.request().fields;
-  for (const std::string_view name : {"connection", "Keep-Alive", "TE", "upgrade", "b", "A"}) EXPECT_TRUE(IsHopByHop(fields, name)) << name;
-  for (const std::string_view name : {"host", "c", "content-length", "trailer"}) EXPECT_FALSE(IsHopByHop(fields, name)) << name;
+  for (const std::string_view name : {"connection", "Keep-Alive", "TE", "upgrade", "b", "A"})
+    EXPECT_TRUE(IsHopByHop(fields, name)) << name;
+  for (const std::string_view name : {"host", "c", "content-length", "trailer"})
+    EXPECT_FALSE(IsHopByHop(fields, name)) << name;
 }
 
 }  // namespace

@@ -69,9 +69,10 @@ TEST(MessageParser, RefusesABadStartLineBeforeTheHeadEnds) {
 
 TEST(MessageParser, KnowsEveryMethodThatItSaysItKnows) {
   for (const std::string method :
-       {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH",
-        "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH",
-        "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK"}) {
+       {"GET",    "HEAD",      "POST",        "PUT",      "DELETE",     "PATCH",    "OPTIONS", "COPY",
+        "LOCK",   "MKCOL",     "MOVE",        "PROPFIND", "PROPPATCH",  "SEARCH",   "UNLOCK",  "BIND",
+        "REBIND", "UNBIND",    "ACL",         "REPORT",   "MKACTIVITY", "CHECKOUT", "MERGE",   "M-SEARCH",
+        "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE",    "MKCALENDAR", "LINK",     "UNLINK"}) {
     MessageParser parser(Role::kRequest, {});
     const std::string head = method + " / HTTP/1.1\r\nHost: h\r\n\r\n";
     ASSERT_EQ(parser.Feed(head), ParseStatus::kComplete) << method;
@@ -96,7 +97,9 @@ TEST(MessageParser, HandsOutFieldsInOrderTrimmedWithTheirCase) {
 }
 
 TEST(MessageParser, ReadsOneMessageAfterAnother) {
-  const std::string bytes = "\r\nPOST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: i\r\n\r\n";
+  const std::string bytes =
+      "\r\nPOST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: "
+      "i\r\n\r\n";
   MessageParser parser(Role::kRequest, {});
   ASSERT_EQ(parser.Feed(bytes), ParseStatus::kComplete);
   const size_t first = parser.head_size();

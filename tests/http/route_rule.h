@@ -1,4 +1,5 @@
-// The rule of http/route_table.h in its plainest form: try every pattern, keep the most specific. For tests and fuzzing.
+// The rule of http/route_table.h in its plainest form: try every pattern, keep the most specific. For tests and
+// fuzzing.
 
 #pragma once
 

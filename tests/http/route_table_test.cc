@@ -22,7 +22,8 @@ struct Registered {
 RouteTable Build(const std::vector<Registered>& routes) {
   RouteTableBuilder builder;
   for (const Registered& route : routes) {
-    const auto added = builder.Add(route.method, route.pattern, RouteTarget{.service_name = route.method + route.pattern});
+    const auto added =
+        builder.Add(route.method, route.pattern, RouteTarget{.service_name = route.method + route.pattern});
     EXPECT_TRUE(added) << added.error();
   }
   return builder.Build();
@@ -34,7 +35,8 @@ std::string Found(const RouteTable& table, std::string_view method, std::string_
   table.Match(method, path, match);
   if (!match.target) return match.method_mismatch ? "- method" : "-";
   std::string text = match.target->service_name;
-  for (int i = 0; i < match.captures_count; ++i) text += fmt::format(" {}={}", match.captures[i].name, match.captures[i].value);
+  for (int i = 0; i < match.captures_count; ++i)
+    text += fmt::format(" {}={}", match.captures[i].name, match.captures[i].value);
   return text;
 }
 
@@ -55,17 +57,20 @@ TEST(RouteTable, CapturesRawSegments) {
   const std::string prefix = "/apis/g.example/v1/namespaces/";
   EXPECT_EQ(Found(table, "POST", prefix + "default/datasources/a%2Fb/query"),
             "/apis/g.example/v1/namespaces/{ns}/datasources/{uid}/query ns=default uid=a%2Fb");
-  for (const std::string_view other : {"default/datasources/a/query/", "default/datasources//query", "default/datasources/a/b/query",
-                                       "default/datasources/a", "default/datasources/a/quer", "default/datasources/a/queryx"}) {
+  for (const std::string_view other :
+       {"default/datasources/a/query/", "default/datasources//query", "default/datasources/a/b/query",
+        "default/datasources/a", "default/datasources/a/quer", "default/datasources/a/queryx"}) {
     EXPECT_EQ(Found(table, "POST", prefix + std::string(other)), "-") << other;
   }
-  for (const std::string_view other : {"", "/", "*", "apis", "//apis/g.example/v1/namespaces/x/datasources/a/query", "/apis%2Fg.example"}) {
+  for (const std::string_view other :
+       {"", "/", "*", "apis", "//apis/g.example/v1/namespaces/x/datasources/a/query", "/apis%2Fg.example"}) {
     EXPECT_EQ(Found(table, "POST", other), "-") << other;
   }
 }
 
 TEST(RouteTable, PrefersLiteralThenCaptureThenWildcard) {
-  const std::vector<Registered> routes = {{"", "/a/{rest...}"}, {"", "/a/{x}"}, {"", "/a/b"}, {"", "/a/{x}/c"}, {"", "/a/b/d"}};
+  const std::vector<Registered> routes = {
+      {"", "/a/{rest...}"}, {"", "/a/{x}"}, {"", "/a/b"}, {"", "/a/{x}/c"}, {"", "/a/b/d"}};
   std::vector<Registered> order = routes;
   for (int round = 0; round < 2; ++round) {
     const RouteTable table = Build(order);
@@ -84,7 +89,8 @@ TEST(RouteTable, PrefersLiteralThenCaptureThenWildcard) {
 }
 
 TEST(RouteTable, AnswersMethodsAsRegistered) {
-  const RouteTable table = Build({{"GET", "/m"}, {"", "/m/any"}, {"POST", "/m/any"}, {"HEAD", "/h"}, {"GET", "/h"}, {"", "/h"}});
+  const RouteTable table =
+      Build({{"GET", "/m"}, {"", "/m/any"}, {"POST", "/m/any"}, {"HEAD", "/h"}, {"GET", "/h"}, {"", "/h"}});
   EXPECT_EQ(Found(table, "GET", "/m"), "GET/m");
   EXPECT_EQ(Found(table, "HEAD", "/m"), "GET/m");
   EXPECT_EQ(Found(table, "POST", "/m"), "- method");
@@ -115,8 +121,10 @@ TEST(RouteTable, NamesCapturesAsEachRouteDoes) {
 
 TEST(RouteTable, SplitsChainsWherePatternsPart) {
   const RouteTable table = Build({{"", "/a/b/c/d"}, {"", "/a/b/c"}, {"", "/a/b/x/y"}, {"", "/a/bb"}, {"", "/ab"}});
-  for (const std::string path : {"/a/b/c/d", "/a/b/c", "/a/b/x/y", "/a/bb", "/ab"}) EXPECT_EQ(Found(table, "GET", path), path);
-  for (const std::string path : {"/a", "/a/b", "/a/b/x", "/a/b/cd", "/a/b/c/", "/a/b/c/d/e", "/abb"}) EXPECT_EQ(Found(table, "GET", path), "-");
+  for (const std::string path : {"/a/b/c/d", "/a/b/c", "/a/b/x/y", "/a/bb", "/ab"})
+    EXPECT_EQ(Found(table, "GET", path), path);
+  for (const std::string path : {"/a", "/a/b", "/a/b/x", "/a/b/cd", "/a/b/c/", "/a/b/c/d/e", "/abb"})
+    EXPECT_EQ(Found(table, "GET", path), "-");
 }
 
 TEST(RouteTable, FindsEachOfManySiblings) {
@@ -136,8 +144,8 @@ TEST(RouteTable, MovesAndKeepsItsRoutes) {
   EXPECT_EQ(Found(other, "GET", "/a/1"), "/a/{x} x=1");
 }
 
-// Goal: a path made to back up everywhere costs no more than the table has nodes. Method: a table in which each of 8 levels offers
-// literal and capture, and a path that goes wrong only at the end; and a path as long as a head may be.
+// Goal: a path made to back up everywhere costs no more than the table has nodes. Method: a table in which each of 8
+// levels offers literal and capture, and a path that goes wrong only at the end; and a path as long as a head may be.
 TEST(RouteTable, IsNotSlowedByAPathThatBacksUpEverywhere) {
   RouteTableBuilder builder;
   for (int bits = 0; bits < 256; ++bits) {
@@ -191,8 +199,8 @@ TEST(RouteTable, NamesTheOwnerOfAPatternThatIsTaken) {
   EXPECT_EQ(builder.Build().route_count(), 2u);
 }
 
-// Goal: the compiled trie and the rule in words agree. Method: random tables and paths over a tiny alphabet against a matcher that
-// tries every pattern and keeps the most specific.
+// Goal: the compiled trie and the rule in words agree. Method: random tables and paths over a tiny alphabet against a
+// matcher that tries every pattern and keeps the most specific.
 TEST(RouteTable, AgreesWithTheRuleOnRandomTables) {
   std::mt19937 random(20240611);
   const auto pick = [&](int n) { return static_cast<int>(random() % n); };
@@ -204,9 +212,12 @@ TEST(RouteTable, AgreesWithTheRuleOnRandomTables) {
       const int depth = 1 + pick(5);
       for (int level = 0; level < depth; ++level) {
         const int kind = pick(10);
-        if (level + 1 == depth && kind == 9) pattern += "/{w...}";
-        else if (kind >= 6) pattern += fmt::format("/{{c{}}}", level);
-        else pattern += kind < 3 ? "/a" : kind < 5 ? "/b" : "/ab";
+        if (level + 1 == depth && kind == 9)
+          pattern += "/{w...}";
+        else if (kind >= 6)
+          pattern += fmt::format("/{{c{}}}", level);
+        else
+          pattern += kind < 3 ? "/a" : kind < 5 ? "/b" : "/ab";
       }
       if (builder.Add("", pattern, {.service_name = pattern})) patterns.push_back(pattern);
     }
@@ -219,7 +230,8 @@ TEST(RouteTable, AgreesWithTheRuleOnRandomTables) {
       }
       RouteMatch match;
       table.Match("GET", path, match);
-      EXPECT_EQ(match.target ? match.target->service_name : "-", rule.Best(path)) << path << " in " << fmt::format("{}", fmt::join(patterns, " "));
+      EXPECT_EQ(match.target ? match.target->service_name : "-", rule.Best(path))
+          << path << " in " << fmt::format("{}", fmt::join(patterns, " "));
     }
   }
 }

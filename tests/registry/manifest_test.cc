@@ -291,8 +291,8 @@ TEST(Manifest, ReadsJsonObjectsOneAfterAnother) {
       R"("spec":{"pluginID":"p","pluginType":"app","group":"a","version":"v1"}})";
   EXPECT_EQ(Parse(object + "\n" + object).services.size(), 2u);
   EXPECT_THAT(Complaints(object + ",\n" + object),
-              ElementsAre("a.yaml:1:169: is not valid YAML or JSON: nothing can begin here"));
-  EXPECT_THAT(Complaints(object + "}"), ElementsAre("a.yaml:1:169: is not valid YAML or JSON: illegal flow end"));
+              ElementsAre("a.yaml:1:173: is not valid YAML or JSON: nothing can begin here"));
+  EXPECT_THAT(Complaints(object + "}"), ElementsAre("a.yaml:1:173: is not valid YAML or JSON: illegal flow end"));
 }
 
 TEST(Manifest, TakesAByteOrderMarkAndCarriageReturns) {

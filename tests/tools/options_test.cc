@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <sstream>
 
 #include "tools/aggregator/option_values.h"
 
@@ -266,6 +268,25 @@ TEST(OptionsTest, HelpListsEveryFlagWithItsDefaultInGroups) {
                            "--check ", "--config FILE", "--recv-buffer-bytes SIZE"}) {
     EXPECT_THAT(exit.text, HasSubstr(text));
   }
+}
+
+// The table of the README is written by hand, in the words of --help; this is what keeps it true.
+TEST(OptionsTest, TheReadmeListsEveryFlagWithItsDefault) {
+  std::ifstream file(DPA_SOURCE_DIR "/README.md");
+  const std::string readme((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  auto parsed = Parse({"--help"});
+  std::istringstream help(std::get<ExitNow>(parsed).text);
+  size_t flags_count = 0;
+  for (std::string line; std::getline(help, line);) {
+    if (!line.starts_with("  --")) continue;
+    const std::string flag = line.substr(2, line.find("  ", 2) - 2);
+    const size_t bracket = line.ends_with(']') ? line.rfind(" [") : std::string::npos;
+    const std::string value =
+        bracket == std::string::npos ? "" : "`" + line.substr(bracket + 2, line.size() - bracket - 3) + "`";
+    EXPECT_THAT(readme, HasSubstr("| `" + flag + "` | " + value)) << line;
+    ++flags_count;
+  }
+  EXPECT_GT(flags_count, 30u);
 }
 
 TEST(OptionsTest, VersionIsOneLine) {

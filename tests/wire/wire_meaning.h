@@ -67,7 +67,9 @@ inline std::string RenderBody(BodyFraming framing, uint64_t content_length, std:
     }
     rest.remove_prefix(piece.view().size() - input.size());
   }
-  const char* word = framing == BodyFraming::kChunked ? "chunked" : framing == BodyFraming::kUntilClose ? "close" : "length";
+  const char* word = framing == BodyFraming::kChunked      ? "chunked"
+                     : framing == BodyFraming::kUntilClose ? "close"
+                                                           : "length";
   std::string text = fmt::format(" {}[{}]", word, payload);
   if (decoder.state() == BodyDecoder::State::kViolation) return text + " !" + Refused(decoder.violation());
   if (!decoder.EndOfInput()) return text + " incomplete";

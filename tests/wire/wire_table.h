@@ -1,5 +1,7 @@
-// Raw bytes and what they mean (wire_meaning.h), both roles. Each row names the section that settles it. The same rows seed the
-// fuzz targets.
+// Raw bytes and what they mean (wire_meaning.h), both roles. Each row names the section that settles it. The same rows
+// seed the fuzz targets. A row is one line where it can be, however long: it is read across.
+
+// clang-format off
 
 #pragma once
 

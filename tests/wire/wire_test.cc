@@ -1,5 +1,5 @@
-// Goal: the same bytes mean the same to us in both roles, however the network cuts them, and nothing ambiguous is accepted.
-// Method: every row of the table whole and in pieces of 1 to 31 bytes, each time at a new address.
+// Goal: the same bytes mean the same to us in both roles, however the network cuts them, and nothing ambiguous is
+// accepted. Method: every row of the table whole and in pieces of 1 to 31 bytes, each time at a new address.
 
 #include <gtest/gtest.h>
 
@@ -50,8 +50,8 @@ TEST(WireTable, NamesARowOnce) {
   for (const ResponseRow& row : kResponses) EXPECT_TRUE(responses.insert(row.name).second) << row.name;
 }
 
-// The corpora of the fuzz targets are the rows of this table. Goal: they stay so. Method: compare the files with the rows; with
-// DPA_WRITE_CORPUS set in the environment, write them instead.
+// The corpora of the fuzz targets are the rows of this table. Goal: they stay so. Method: compare the files with the
+// rows; with DPA_WRITE_CORPUS set in the environment, write them instead.
 class Corpus : public testing::Test {
  protected:
   static void Hold(const std::string& target, std::string_view name, const std::string& bytes) {

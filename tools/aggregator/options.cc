@@ -201,10 +201,12 @@ void AddThreadsAndLogs(std::vector<Spec>& specs) {
                    },
                    nullptr});
   specs.push_back(ChoiceSpec<IoBackend>(
-      "io-backend", kThreads, &Options::io_backend, "auto", "how the kernel is spoken to", "auto, io_uring or epoll",
+      "io-backend", kThreads, &Options::io_backend, "auto", "how the kernel is spoken to: auto, io_uring or epoll",
+      "auto, io_uring or epoll",
       {{"auto", IoBackend::kAuto}, {"io_uring", IoBackend::kIoUring}, {"epoll", IoBackend::kEpoll}}));
   constexpr std::string_view kLogs = "Logs";
-  specs.push_back(ChoiceSpec<LogLevel>("log-level", kLogs, &Options::log_level, "info", "least level that is written",
+  specs.push_back(ChoiceSpec<LogLevel>("log-level", kLogs, &Options::log_level, "info",
+                                       "least level that is written: debug, info, warn, error or off",
                                        "debug, info, warn, error or off",
                                        {{"debug", LogLevel::kDebug},
                                         {"info", LogLevel::kInfo},
