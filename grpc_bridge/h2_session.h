@@ -144,7 +144,7 @@ class H2Session {
   bool finished() const;
   uint32_t open_count() const { return open_count_; }
   uint32_t waiting_count() const { return waiting_count_; }
-  // What nghttp2 had against the peer, a sentence for the log; empty if nothing.
+  // What was wrong with the peer or, as it says, with us; a sentence for the log, empty if nothing.
   const std::string& complaint() const { return complaint_; }
 
  private:
@@ -164,6 +164,7 @@ class H2Session {
   void End(H2Stream& stream, Result<void> result);
   void EndWaiting(Error error);
   void OnStreamGone();
+  void Note(std::string_view what, uint32_t h2_code);
   void WantOutput();
 
   nghttp2_session* session_ = nullptr;

@@ -173,7 +173,7 @@ void PluginChannel::FinishConnecting(Result<void> result) {
 void PluginChannel::LogEnd(const H2Connection& connection, Error reason) {
   const std::string& complaint = connection.session().complaint();
   if (reason.code == ErrorCode::kMalformed && !std::exchange(complained_, true)) {
-    LogWarn("plugin_broke_http2", "plugin={} detail={}", Quoted(plugin_id_), Quoted(complaint));
+    LogWarn("plugin_http2_error", "plugin={} detail={}", Quoted(plugin_id_), Quoted(complaint));
   } else {
     LogDebug("plugin_connection_ended", "plugin={} reason={}", Quoted(plugin_id_), ToString(reason.code));
   }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,7 +27,7 @@ class FakeExchange final : public Exchange {
   ~FakeExchange() { EXPECT_EQ(gone_target_, nullptr); }
 
   void AddCapture(std::string_view name, std::string_view value) {
-    match_.captures[match_.captures_count++] = {name, value};
+    match_.captures[match_.captures_count++] = {name, texts_.emplace_back(value)};
   }
   void AddField(std::string_view name, std::string_view value) {
     fields_.push_back({name, value});
@@ -95,6 +96,7 @@ class FakeExchange final : public Exchange {
   RouteMatch match_;
   AccessRecord record_;
   std::vector<HeaderField> fields_;
+  std::deque<std::string> texts_;  // What captures refer to.
   Cancellable* gone_target_ = nullptr;
   bool gone_ = false;
 };
