@@ -5,6 +5,7 @@
 #include "grpc_bridge/plugin_client.h"
 
 #include <gmock/gmock.h>
+#include <grpc/grpc.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -109,6 +110,9 @@ class TestPlugin final : public pluginv2::Data::Service, public pluginv2::Diagno
 
 class PluginClientTest : public testing::Test {
  protected:
+  // Keeps the gRPC library up: taking it down after every server sometimes waits ten seconds for one of its threads.
+  static void SetUpTestSuite() { grpc_init(); }
+
   PluginClientTest() {
     std::string folder = testing::TempDir() + "dpa-plugin-client-XXXXXX";
     EXPECT_NE(mkdtemp(folder.data()), nullptr);
