@@ -1,6 +1,6 @@
-// What one unary call to a plugin costs the worker: CPU of this thread per call, by calls in flight and size of the reply.
-// Method: an H2Connection over a unix socket pair; the peer is a lean nghttp2 server in a thread of its own, whose cost is
-// not counted. Translation and rendering are not in it (query_bench.cc).
+// What one unary call to a plugin costs the worker: CPU of this thread per call, by calls in flight and size of the
+// reply. Method: an H2Connection over a unix socket pair; the peer is a lean nghttp2 server in a thread of its own,
+// whose cost is not counted. Translation and rendering are not in it (query_bench.cc).
 
 #include <benchmark/benchmark.h>
 #include <nghttp2/nghttp2.h>

@@ -68,7 +68,8 @@ void H2Session::List::Remove(H2Stream& stream) {
   stream.previous_ = nullptr;
 }
 
-// What nghttp2 calls. A stream that has ended for us has no user data there any more; what still comes for it is dropped.
+// What nghttp2 calls. A stream that has ended for us has no user data there any more; what still comes for it is
+// dropped.
 struct H2Session::Callbacks {
   static H2Session& Self(void* self) { return *static_cast<H2Session*>(self); }
   static H2Stream* Find(nghttp2_session* session, int32_t id) {
@@ -326,7 +327,8 @@ uint64_t H2Session::ExpireWaiting(uint64_t now_ms) {
 
 Result<void> H2Session::Feed(std::string_view bytes) {
   if (failed_) return std::unexpected(Malformed());
-  const ssize_t taken = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  const ssize_t taken =
+      nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (taken < 0) {
     failed_ = true;
     if (complaint_.empty()) complaint_ = nghttp2_strerror(static_cast<int>(taken));

@@ -149,7 +149,8 @@ Task<Result<int>> PluginChannel::ConnectNow(bool& is_unix) {
   const std::expected<Address, std::string> address = Address::Parse(address_);
   if (!address) {
     if (!std::exchange(complained_, true)) {
-      LogWarn("plugin_address_bad", "plugin={} address={} error={}", Quoted(plugin_id_), Quoted(address_), Quoted(address.error()));
+      LogWarn("plugin_address_bad", "plugin={} address={} error={}", Quoted(plugin_id_), Quoted(address_),
+              Quoted(address.error()));
     }
     co_return std::unexpected(Unavailable());
   }

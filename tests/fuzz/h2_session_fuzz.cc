@@ -1,8 +1,8 @@
-// What a plugin can send down its connection, into a session with open calls: no input may crash it, leave a stream behind, or make it
-// hold more than its limits.
+// What a plugin can send down its connection, into a session with open calls: no input may crash it, leave a stream
+// behind, or make it hold more than its limits.
 //
-// Input: steps, each one control byte. 0..199: that many bytes follow and are fed; 200..219: output is drained (and dropped);
-// 220..239: a stream is reset; 240..254: a call is opened; 255: the session is told to close when idle.
+// Input: steps, each one control byte. 0..199: that many bytes follow and are fed; 200..219: output is drained (and
+// dropped); 220..239: a stream is reset; 240..254: a call is opened; 255: the session is told to close when idle.
 
 #include <cstddef>
 #include <cstdint>
@@ -21,8 +21,12 @@ using namespace dpa;
 
 constexpr size_t kMessageBytesMax = 1u << 16;
 constexpr std::string_view kBody[] = {{"\0\0\0\0\3", 5}, "abc"};
-const H2Field kFields[] = {{":method", "POST"}, {":scheme", "http"}, {":path", "/a.B/C"}, {":authority", "localhost"},
-                           {"content-type", "application/grpc"}, {"te", "trailers"}};
+const H2Field kFields[] = {{":method", "POST"},
+                           {":scheme", "http"},
+                           {":path", "/a.B/C"},
+                           {":authority", "localhost"},
+                           {"content-type", "application/grpc"},
+                           {"te", "trailers"}};
 
 // Reads replies as GrpcCall does, without a worker.
 class FuzzStream final : public H2Stream {
@@ -85,7 +89,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Owner owner;
   {
     FuzzStream streams[] = {FuzzStream(pool), FuzzStream(pool), FuzzStream(pool), FuzzStream(pool)};
-    H2Session session(memory, H2Options{.streams_max = 3, .waiting_max = 1, .field_bytes_max = 2000, .fields_max = 20}, owner);
+    H2Session session(memory, H2Options{.streams_max = 3, .waiting_max = 1, .field_bytes_max = 2000, .fields_max = 20},
+                      owner);
     Drain(session, pool);
     while (!input.empty()) {
       const uint8_t control = static_cast<uint8_t>(input.front());

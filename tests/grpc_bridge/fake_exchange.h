@@ -1,4 +1,5 @@
-// FakeExchange is an Exchange without a connection: the request is given, the answer is kept, and the client leaves when told to.
+// FakeExchange is an Exchange without a connection: the request is given, the answer is kept, and the client leaves
+// when told to.
 
 #pragma once
 
@@ -40,8 +41,8 @@ class FakeExchange final : public Exchange {
   // What reading the body ends with.
   std::optional<Error> body_error;
 
-  int status = 0;           // 0: no answer.
-  std::string answer;       // Body of a Respond, message of a RespondError.
+  int status = 0;      // 0: no answer.
+  std::string answer;  // Body of a Respond, message of a RespondError.
   std::string allow;
   std::optional<Reason> reason;  // Of a RespondError.
   bool waits_for_client() const { return gone_target_ != nullptr; }

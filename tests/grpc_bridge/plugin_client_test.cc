@@ -1,6 +1,6 @@
 // Goal: an exchange that a plugin answers gets that answer, and a clear error of the right kind whenever it cannot.
-// Method: PluginClient on a real ring; plugins are a server of the gRPC library or a scripted HTTP/2 peer, on unix sockets; the
-// exchange is a fake that keeps what it is given.
+// Method: PluginClient on a real ring; plugins are a server of the gRPC library or a scripted HTTP/2 peer, on unix
+// sockets; the exchange is a fake that keeps what it is given.
 
 #include "grpc_bridge/plugin_client.h"
 
@@ -54,9 +54,11 @@ class TestPlugin final : public pluginv2::Data::Service, public pluginv2::Diagno
                          pluginv2::QueryDataResponse* response) override {
     const std::string& query = request->queries(0).json();
     if (query.find("\"wait\"") != std::string::npos) return Wait(context);
-    if (query.find("\"error\"") != std::string::npos) return grpc::Status(grpc::StatusCode::UNKNOWN, "panic \"triggered\": ü\n");
+    if (query.find("\"error\"") != std::string::npos)
+      return grpc::Status(grpc::StatusCode::UNKNOWN, "panic \"triggered\": ü\n");
     if (query.find("\"downstream\"") != std::string::npos) return DownstreamError();
-    if (query.find("\"exhausted\"") != std::string::npos) return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too much");
+    if (query.find("\"exhausted\"") != std::string::npos)
+      return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too much");
     if (query.find("\"deadline\"") != std::string::npos) return grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "");
     if (query.find("\"unavailable\"") != std::string::npos) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "going");
     for (const auto& one : request->queries()) {
@@ -166,8 +168,8 @@ class PluginClientTest : public testing::Test {
   }
 
   static std::string Body(const std::string& scenario, const std::string& uid = "main") {
-    return R"({"from":"now-1h","to":"now","queries":[{"refId":"A","datasource":{"type":"test-datasource","uid":")" + uid +
-           R"("},"scenario":")" + scenario + R"("}]})";
+    return R"({"from":"now-1h","to":"now","queries":[{"refId":"A","datasource":{"type":"test-datasource","uid":")" +
+           uid + R"("},"scenario":")" + scenario + R"("}]})";
   }
   std::unique_ptr<FakeExchange> Query(const std::string& scenario, const std::string& uid = "main") {
     return QueryBody(Body(scenario, uid), uid);
