@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "core/poison.h"
+
 namespace dpa {
 
 BytePool::~BytePool() {
@@ -23,6 +25,7 @@ char* BytePool::Allocate(size_t bytes, size_t& capacity) {
     char* block = free_[bits].back();
     free_[bits].pop_back();
     retained_bytes_ -= capacity;
+    Unpoison(block, capacity);
     return block;
   }
   char* block = static_cast<char*>(std::malloc(capacity));
@@ -34,6 +37,7 @@ void BytePool::Free(char* block, size_t capacity) {
   --blocks_out_;
   const int bits = std::countr_zero(capacity);
   if (bits > kBlockBitsMax || retained_bytes_ + capacity > kRetainedBytesMax) return std::free(block);
+  Poison(block, capacity);
   free_[bits].push_back(block);
   retained_bytes_ += capacity;
 }

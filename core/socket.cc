@@ -49,7 +49,9 @@ void Socket::ArmReceive() {
 }
 
 Result<BufferLease> Socket::TakeReceived() {
+  const bool interrupted = std::exchange(receive_interrupted_, false);
   if (cancelled_) return std::unexpected(cancel_reason_);
+  if (interrupted) return std::unexpected(interrupt_reason_);
   if (queued_count() == 0) {
     DPA_ASSERT(receive_ended_);
     return std::unexpected(receive_error_);
@@ -67,6 +69,8 @@ void Socket::OnReceived(Completion& completion, int32_t value, bool more, Buffer
   Socket& socket = static_cast<ReceiveOperation&>(completion).socket;
   if (value > 0) {
     socket.received_bytes_ += static_cast<uint64_t>(value);
+    BufferPool& pool = socket.worker_.ring().buffers();
+    if (pool.is_scarce()) pool.Detach(buffer);
     socket.queued_.push_back(std::move(buffer));
     if (more && socket.queued_count() >= socket.QueuedPause()) socket.worker_.ring().Cancel(completion);
   } else if (value == 0) {
@@ -204,6 +208,13 @@ void Socket::Cancel(Error reason) {
   // Pending operations complete at once (shutdown is a plain call; on the ring it would cost a kernel worker thread).
   worker_.ring().Shutdown(fd_, SHUT_RDWR);
   if (receive_waiter_) worker_.Schedule(std::exchange(receive_waiter_, nullptr));
+}
+
+void Socket::InterruptReceive(Error reason) {
+  if (!receive_waiter_) return;
+  receive_interrupted_ = true;
+  interrupt_reason_ = reason;
+  worker_.Schedule(std::exchange(receive_waiter_, nullptr));
 }
 
 void Socket::ShutdownSend() {

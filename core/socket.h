@@ -80,6 +80,9 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
 
   // Notes the first reason and shuts the socket down. What waits, and every later wait, ends with that reason.
   void Cancel(Error reason) override;
+  // Ends the Receive that somebody waits in, with `reason`; the socket stays as it is and can be used on, to answer a peer that
+  // stalled, for instance. No-op if nobody waits.
+  void InterruptReceive(Error reason);
   // Ends our sending side (FIN) once what was sent is out; receiving goes on.
   void ShutdownSend();
 
@@ -154,7 +157,9 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   std::vector<BufferLease> queued_;  // From queued_begin_ on; keeps its memory.
   uint32_t queued_begin_ = 0;
   bool receive_ended_ = false;  // End of stream or error seen; receive_error_ says which.
+  bool receive_interrupted_ = false;
   Error receive_error_;
+  Error interrupt_reason_;
 
   SendOperation send_;
   std::coroutine_handle<> send_waiter_;

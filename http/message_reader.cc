@@ -6,7 +6,7 @@ namespace dpa {
 
 MessageReader::MessageReader(MessageParser::Role role, const ParserLimits& parser_limits, const BodyLimits& body_limits,
                              BytePool& bytes)
-    : bytes_(bytes), parser_(role, parser_limits), decoder_(body_limits), role_(role), head_copy_(bytes) {}
+    : parser_(role, parser_limits), decoder_(body_limits), role_(role), head_copy_(bytes) {}
 
 MessageReader::~MessageReader() { DPA_ASSERT(socket_ == nullptr && !current_); }
 

@@ -94,7 +94,6 @@ class MessageReader {
   bool Decode();
   BodyPieces Taken();
 
-  BytePool& bytes_;
   MessageParser parser_;
   BodyDecoder decoder_;
   const MessageParser::Role role_;

@@ -121,6 +121,27 @@ const ReasonInfo& Info(Reason reason) {
   return kTable[static_cast<size_t>(reason)].info;
 }
 
+ErrorSource SourceOf(Reason reason) {
+  if (reason >= Reason::kBadRequest && reason <= Reason::kClientWriteTimeout) return ErrorSource::kDownstream;
+  if (reason >= Reason::kDelegateRefused && reason <= Reason::kDelegatePoolFull) return ErrorSource::kUpstream;
+  if (reason >= Reason::kBadJson && reason <= Reason::kPluginNotFound) return ErrorSource::kDownstream;
+  if (reason >= Reason::kPluginUnavailable) return ErrorSource::kPlugin;
+  return ErrorSource::kInternal;
+}
+
+Reason ReasonFromViolation(HttpViolation violation) {
+  switch (violation) {
+    case HttpViolation::kHeadTooLarge:
+    case HttpViolation::kFieldsTooMany:
+    case HttpViolation::kTrailersTooLarge: return Reason::kHeaderTooLarge;
+    case HttpViolation::kTargetTooLong: return Reason::kTargetTooLong;
+    case HttpViolation::kMethodTrace: return Reason::kMethodNotAllowed;
+    case HttpViolation::kVersionUnsupported: return Reason::kUnsupportedVersion;
+    case HttpViolation::kTransferCodingUnknown: return Reason::kUnsupportedCoding;
+    default: return Reason::kBadRequest;
+  }
+}
+
 Reason ReasonFromError(const Error& error) {
   switch (error.source) {
     case ErrorSource::kDownstream: return FromDownstream(error);

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "core/result.h"
+#include "http/message.h"
 
 namespace dpa {
 
@@ -69,6 +70,12 @@ struct ReasonInfo {
   bool retry_after;                    // The request certainly had no effect: Retry-After: 1 may be sent.
 };
 const ReasonInfo& Info(Reason reason);
+
+// Which side an exchange that ended with `reason` was ended by.
+ErrorSource SourceOf(Reason reason);
+
+// What a request that breaks HTTP is refused with. The status that goes with it is StatusOf(violation). REQUIRES: not kNone.
+Reason ReasonFromViolation(HttpViolation violation);
 
 // The one function from a transport Error to the Reason that the client is told.
 Reason ReasonFromError(const Error& error);

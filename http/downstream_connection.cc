@@ -1,0 +1,307 @@
+#include "http/downstream_connection.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "core/address.h"
+
+namespace dpa {
+namespace {
+
+constexpr Error kClientTimeout{ErrorCode::kTimeout, ErrorSource::kDownstream};
+
+const RequestHead kNoRequest;
+
+// Numbers of connections and exchanges are unique in the process and stay below 2^53, which JSON readers can hold.
+uint64_t Numbered(uint32_t worker_index, uint64_t number) { return uint64_t{worker_index} << 44 | number; }
+
+}  // namespace
+
+DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, bool is_unix)
+    : context_(context), socket_(context.worker, fd, is_unix, ErrorSource::kDownstream), interrupter_(socket_),
+      receive_deadline_(context.worker.timers(), interrupter_, kClientTimeout),
+      send_deadline_(context.worker.timers(), socket_, kClientTimeout),
+      connection_id_(Numbered(context.worker.index(), ++context.connections_count)), request_(&kNoRequest) {
+  sockaddr_storage peer;
+  socklen_t peer_bytes = sizeof peer;
+  if (is_unix || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0) return;
+  const Address address(reinterpret_cast<const sockaddr*>(&peer), peer_bytes);
+  const std::string host = address.host();
+  const std::string text = host + " " + std::to_string(address.port());
+  client_bytes_ = static_cast<uint8_t>(std::min(text.size(), client_text_.size()));
+  client_host_bytes_ = static_cast<uint8_t>(std::min(host.size(), client_text_.size()));
+  std::copy_n(text.begin(), client_bytes_, client_text_.begin());
+}
+
+DownstreamConnection::~DownstreamConnection() { DPA_ASSERT(!memory_); }
+
+std::string_view DownstreamConnection::client_host() const { return {client_text_.data(), client_host_bytes_}; }
+
+// --- The life of a connection ---
+
+Task<void> DownstreamConnection::Serve() {
+  Exchange& exchange = *this;
+  Ending ending = Ending::kKeep;
+  while (ending == Ending::kKeep) {
+    const Result<void> request = co_await WaitForRequest();
+    if (!request) break;
+    const Result<void> head = co_await ReadHead();
+    if (!head) {
+      ending = co_await RefuseHead(head.error());
+      break;
+    }
+    BeginExchange(reader().request());
+    co_await context_.handler.Handle(exchange);
+    ending = co_await EndExchange();
+  }
+  if (memory_) {
+    reader().Detach();
+    context_.GiveMemory(std::move(memory_));
+  }
+  if (ending == Ending::kAbort && response_framing_ == BodyFraming::kUntilClose) {
+    // An orderly end would make a truncated body look whole. Dissolving the association resets the connection.
+    const sockaddr nowhere{.sa_family = AF_UNSPEC};
+    context_.worker.ring().ConnectNow(socket_.fd(), &nowhere, sizeof nowhere);
+  }
+  if (ending == Ending::kLinger) {
+    co_await socket_.LingerAndClose(context_.options.linger_timeout_ms, context_.options.linger_bytes_max);
+  } else {
+    co_await socket_.Close();
+  }
+}
+
+// Until a byte of the next request is there. Errors end the connection silently: nothing was asked.
+Task<Result<void>> DownstreamConnection::WaitForRequest() {
+  if (memory_ && reader().has_rest()) co_return Result<void>();
+  if (memory_) {
+    reader().Detach();
+    context_.GiveMemory(std::move(memory_));
+  }
+  if (draining_) co_return std::unexpected(Error{ErrorCode::kCancelled});
+  idle_ = true;
+  receive_deadline_.ArmAfter(context_.options.keep_alive_timeout_ms);
+  Result<BufferLease> lease = co_await socket_.Receive();
+  receive_deadline_.Disarm();
+  idle_ = false;
+  if (!lease) co_return std::unexpected(lease.error());
+  memory_ = context_.TakeMemory();
+  reader().Attach(socket_);
+  reader().Give(std::move(*lease));
+  co_return Result<void>();
+}
+
+Task<Result<void>> DownstreamConnection::ReadHead() {
+  record_ = {};
+  record_.started_ns = context_.worker.now_ns();
+  receive_deadline_.ArmAfter(context_.options.header_timeout_ms);
+  const Result<void> head = co_await reader().ReadHead(ErrorSource::kDownstream);
+  receive_deadline_.Disarm();
+  co_return head;
+}
+
+// A head that never became whole, or broke HTTP: an exchange all the same, for record and metrics.
+Task<DownstreamConnection::Ending> DownstreamConnection::RefuseHead(Error error) {
+  if (!reader().head_started()) co_return Ending::kClose;
+  const HttpViolation violation = reader().violation();
+  const bool timed_out = error.code == ErrorCode::kTimeout;
+  BeginExchange(kNoRequest);
+  if (violation == HttpViolation::kNone && !timed_out) {
+    NoteClientError(error);
+  } else {
+    std::string message = timed_out ? "the request's header did not arrive in time" : "the request breaks HTTP: ";
+    const Reason reason = timed_out ? Reason::kHeaderTimeout : ReasonFromViolation(violation);
+    const int status = timed_out ? Info(reason).http_status : StatusOf(violation);
+    if (!timed_out) message += ReasonOf(violation);
+    static_cast<void>(co_await RespondStatus(reason, status, message, {}));
+  }
+  const bool answered = response_ == ResponseState::kFinished;
+  FinishRecord();
+  co_return answered ? Ending::kLinger : Ending::kAbort;
+}
+
+void DownstreamConnection::BeginExchange(const RequestHead& head) {
+  request_ = &head;
+  match_ = {};
+  response_ = ResponseState::kNone;
+  response_framing_ = BodyFraming::kNone;
+  keep_alive_ = false;
+  client_failed_ = false;
+  unread_pieces_ = {};
+  unread_index_ = 0;
+  continue_pending_ = head.expect_continue;
+  reader().StartBody(head.framing, head.content_length);
+  ++exchanges_count_;
+  context_.metrics.requests_in_flight.Add(1);
+
+  record_.connection_id = connection_id_;
+  record_.exchange_id = Numbered(context_.worker.index(), ++context_.exchanges_count);
+  record_.head_ns = context_.worker.now_ns();
+  record_.method = head.method;
+  record_.target = head.target;
+  record_.host = head.host;
+  record_.client = {client_text_.data(), client_bytes_};
+  record_.downstream_reused = exchanges_count_ > 1;
+  if (context_.access_log == nullptr) return;
+  if (const HeaderField* field = head.FindField("user-agent")) record_.user_agent = field->value;
+}
+
+Task<DownstreamConnection::Ending> DownstreamConnection::EndExchange() {
+  CancelWhenClientGone(nullptr);
+  if (response_ == ResponseState::kNone && !client_failed_ && record_.reason == Reason::kOk) {
+    constexpr std::string_view kNoAnswer = "the request was not answered";
+    static_cast<void>(co_await RespondError(Reason::kInternal, kNoAnswer));
+  }
+  const bool answered = response_ == ResponseState::kFinished;
+  FinishRecord();
+  if (!answered) co_return Ending::kAbort;
+  if (!keep_alive_) {
+    const bool more_to_come = !reader().body_done() || reader().has_surplus();
+    co_return more_to_come ? Ending::kLinger : Ending::kClose;
+  }
+  const bool drained = co_await DrainBody();
+  if (!drained) co_return Ending::kLinger;
+  request_ = &kNoRequest;
+  reader().NextMessage();
+  co_return Ending::kKeep;
+}
+
+// Reads what the handler left of a request body, up to a limit: cheaper than a new connection.
+Task<bool> DownstreamConnection::DrainBody() {
+  uint64_t drained_bytes = 0;
+  while (!reader().body_done()) {
+    const Result<BodyPieces> pieces = co_await ReadPieces();
+    if (!pieces) co_return false;
+    drained_bytes += pieces->bytes;
+    if (drained_bytes > context_.options.drain_body_bytes_max) co_return false;
+  }
+  co_return true;
+}
+
+void DownstreamConnection::FinishRecord() {
+  record_.finished_ns = context_.worker.ReadClockNs();
+  record_.request_body_bytes = reader().body().payload_bytes();
+  if (client_failed_ && response_ != ResponseState::kFinished) {
+    const bool ours = client_error_.code == ErrorCode::kCancelled;
+    EndByReason(ours ? Reason::kShuttingDown : write_timed_out_ ? Reason::kClientWriteTimeout : Reason::kClientClosed);
+    record_.status = Info(record_.reason).http_status;
+  } else if (response_ == ResponseState::kStarted && record_.reason == Reason::kOk) {
+    EndByReason(Reason::kInternal);
+  }
+  context_.metrics.CountRequest(record_);
+  context_.metrics.requests_in_flight.Add(-1);
+  context_.metrics.received_bytes.Add(socket_.received_bytes() - std::exchange(received_counted_, socket_.received_bytes()));
+  context_.metrics.sent_bytes.Add(socket_.sent_bytes() - std::exchange(sent_counted_, socket_.sent_bytes()));
+  if (context_.access_log != nullptr) context_.access_log->Write(record_);
+  routes_ = {};
+}
+
+void DownstreamConnection::EndByReason(Reason reason) {
+  record_.reason = reason;
+  record_.ended_by = SourceOf(reason);
+}
+
+// --- Ending from outside ---
+
+void DownstreamConnection::BeginDrain() {
+  draining_ = true;
+  if (idle_) socket_.InterruptReceive(Error{ErrorCode::kCancelled});
+}
+
+void DownstreamConnection::Abort(Error reason) {
+  socket_.Cancel(reason);
+  TellClientGone(reason);
+}
+
+// --- The client's side of the exchange: its body, and whether it is still there ---
+
+Task<Result<void>> DownstreamConnection::SendContinue() {
+  if (!std::exchange(continue_pending_, false)) co_return Result<void>();
+  // RFC 9110 §10.1.1: a body that is on its way already needs no invitation.
+  if (reader().has_surplus() || response_started()) co_return Result<void>();
+  memory_->out.Clear();
+  memory_->out.Add("HTTP/1.1 100 Continue\r\n\r\n");
+  co_return co_await SendOut();
+}
+
+BodyPieces DownstreamConnection::TakePieces() {
+  const BodyPieces pieces = reader().TakePieces();
+  if (pieces.last) WatchIfWanted();
+  return pieces;
+}
+
+Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
+  receive_deadline_.ArmAfter(context_.options.body_timeout_ms);
+  socket_.StopWatching();
+  const Result<BodyPieces> pieces = co_await reader().ReadPieces(ErrorSource::kDownstream);
+  receive_deadline_.Disarm();
+  if (!pieces) {
+    NoteClientError(pieces.error());
+  } else if (pieces->last) {
+    WatchIfWanted();
+  }
+  co_return pieces;
+}
+
+Task<Result<std::string_view>> DownstreamConnection::ReadBody() {
+  while (unread_index_ == unread_pieces_.pieces.size()) {
+    if (reader().body_done()) co_return std::string_view();
+    const Result<void> invited = co_await SendContinue();
+    if (!invited) co_return std::unexpected(invited.error());
+    const Result<BodyPieces> pieces = co_await ReadPieces();
+    if (!pieces) co_return std::unexpected(pieces.error());
+    unread_pieces_ = *pieces;
+    unread_index_ = 0;
+  }
+  const iovec& piece = unread_pieces_.pieces[unread_index_++];
+  co_return std::string_view(static_cast<const char*>(piece.iov_base), piece.iov_len);
+}
+
+Task<Result<void>> DownstreamConnection::ReadWholeBody(ByteBuffer& into, size_t bytes_max, size_t padding_bytes) {
+  constexpr Error kBodyTooLarge{ErrorCode::kTooLarge, ErrorSource::kDownstream};
+  const size_t size_before = into.size();
+  if (request_->content_length > bytes_max) co_return std::unexpected(kBodyTooLarge);
+  into.Reserve(size_before + request_->content_length + padding_bytes);
+  for (;;) {
+    const Result<std::string_view> piece = co_await ReadBody();
+    if (!piece) co_return std::unexpected(piece.error());
+    if (piece->empty()) break;
+    if (into.size() - size_before + piece->size() > bytes_max) co_return std::unexpected(kBodyTooLarge);
+    into.Append(*piece);
+  }
+  std::fill_n(into.Tail(padding_bytes), padding_bytes, '\0');
+  co_return Result<void>();
+}
+
+// Only what means that the client cannot be told anything any more.
+void DownstreamConnection::NoteClientError(Error error) {
+  const bool gone = error.code == ErrorCode::kClosed || error.code == ErrorCode::kReset || socket_.cancelled();
+  if (!gone || client_failed_) return;
+  client_failed_ = true;
+  client_error_ = error;
+}
+
+void DownstreamConnection::CancelWhenClientGone(Cancellable* target) {
+  gone_target_ = target;
+  if (target == nullptr) return socket_.StopWatching();
+  if (client_failed_) return target->Cancel(client_error_);
+  WatchIfWanted();
+}
+
+// While the body is being read, its reader sees the client's end; afterwards nobody would.
+void DownstreamConnection::WatchIfWanted() {
+  if (gone_target_ != nullptr && reader().body_done()) socket_.Watch(*this);
+}
+
+void DownstreamConnection::OnPeerClosed(Socket&, Error error) { TellClientGone(error); }
+
+void DownstreamConnection::TellClientGone(Error error) {
+  if (!client_failed_) client_error_ = error;
+  client_failed_ = true;
+  if (gone_target_ != nullptr) gone_target_->Cancel(error);
+}
+
+}  // namespace dpa

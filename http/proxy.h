@@ -1,0 +1,76 @@
+// ProxyHandler answers the exchanges of the data listeners: it is the place where one request's way is decided.
+//
+//     local path --> LocalPaths          (health endpoints, version)
+//     plugin service --> PluginHost      (the types that the host implements)
+//     HTTP backend --> its own pool      (spec.backend)
+//     anything else --> the delegate     (404 without one)
+//
+// One per worker. Requests are matched on the newest RouteTable at their beginning, and keep it until their record is written.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/snapshot.h"
+#include "core/worker.h"
+#include "http/exchange.h"
+#include "http/exchange_relay.h"
+#include "http/local_paths.h"
+#include "http/plugin_host.h"
+#include "http/route_table.h"
+#include "http/upstream_group.h"
+
+namespace dpa {
+
+struct ProxyOptions {
+  uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
+  bool trust_forwarded = false;    // Peers are proxies of ours: their X-Forwarded-* are believed.
+  uint32_t interim_max = 16;       // 1xx answers to one request; beyond it the upstream is taken for broken.
+  UpstreamPoolOptions upstream;
+
+  bool implements(ServiceType type) const { return implemented_types >> static_cast<uint32_t>(type) & 1; }
+};
+
+class ProxyHandler final : public ExchangeHandler, private TurnObserver {
+ public:
+  // Everything given outlives the handler. `plugins`, `local` and an empty `delegates` mean that there is none.
+  ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes, const std::vector<UpstreamUrl>& delegates,
+               PluginHost* plugins, LocalPaths* local, const ProxyOptions& options, HttpMetrics& metrics);
+  ~ProxyHandler() override;  // REQUIRES: Drain() has completed.
+
+  Task<void> Handle(Exchange& exchange) override;
+
+  // Closes the connections to upstreams. REQUIRES: no exchange is under way; the server has drained.
+  Task<void> Drain();
+
+  const RouteTable& routes() const { return routes_.current(); }
+
+ private:
+  struct Backend {
+    std::unique_ptr<UpstreamGroup> group;
+    std::string error;  // Why there is no group.
+  };
+
+  void OnTurn() override { routes_.Adopt(); }
+  Task<void> ServeBackend(Exchange& exchange, const RouteTarget& target);
+  Task<void> Delegate(Exchange& exchange, UpstreamGroup& upstreams);
+  Task<Result<void>> Forward(Exchange& exchange, UpstreamGroup::Choice& choice, const BodyPieces& first);
+  Task<Result<void>> RelayResponse(Exchange& exchange, UpstreamConnection& upstream);
+  Task<void> Fail(Exchange& exchange, Error error);
+  Backend& FindBackend(const std::string& url);
+
+  Worker& worker_;
+  SnapshotReader<RouteTable> routes_;
+  PluginHost* const plugins_;
+  LocalPaths* const local_;
+  const ProxyOptions options_;
+  HttpMetrics& metrics_;
+  std::unique_ptr<UpstreamGroup> delegates_;
+  std::map<std::string, Backend, std::less<>> backends_;  // By URL.
+};
+
+}  // namespace dpa

@@ -1,0 +1,52 @@
+// SimWorld is one simulated run: a SimRing, a Worker on it, and the check at its end that nothing is left over.
+//
+//   TEST(SocketSimTest, …) {
+//     ForEachSeed(300, [](uint64_t seed) {
+//       SimWorld world(seed);
+//       … spawn tasks on world.worker(), then
+//       world.RunUntilIdle();
+//     });
+//   }
+//
+// A run that fails, aborts or dies under a sanitizer prints the command line that repeats it.
+// Environment: DPA_SIM_SEED=N begins with that seed, DPA_SIM_RUNS=N makes that many runs.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "core/worker.h"
+#include "tests/sim/sim_ring.h"
+
+namespace dpa {
+
+class SimWorld {
+ public:
+  // The seed of `options` is replaced, and unless `keep_faults`, so are its faults: drawn from the seed.
+  explicit SimWorld(uint64_t seed, SimRingOptions options = {}, bool keep_faults = false);
+  // The end-of-run check: no task, timer or operation but the mailbox's, no frame, buffer or block of memory out, no descriptor open.
+  ~SimWorld();
+
+  SimRing& ring() { return ring_; }
+  Worker& worker() { return worker_; }
+  SimRandom& random() { return random_; }
+
+  // Takes turns until no task of the worker's scope runs. Fails the test if that takes suspiciously many.
+  void RunUntilIdle();
+  // Takes turns until `done` says so.
+  void RunUntil(const std::function<bool()>& done);
+  // From now on nothing fails any more, so that what is going on can end.
+  void StopFaults() { ring_.faults() = SimFaults::Harmless(); }
+
+ private:
+  SimRandom random_;  // The scripts' chance, apart from the ring's.
+  const int64_t frames_before_;
+  SimRing ring_;
+  Worker worker_;
+};
+
+// Calls `run` for each seed; stops at the first that fails.
+void ForEachSeed(uint64_t runs, const std::function<void(uint64_t seed)>& run);
+
+}  // namespace dpa

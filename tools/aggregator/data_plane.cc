@@ -1,0 +1,67 @@
+#include "tools/aggregator/data_plane.h"
+
+#include <utility>
+
+namespace dpa {
+namespace {
+
+uint64_t Milliseconds(Options::Duration duration) { return static_cast<uint64_t>(duration.count()); }
+
+PluginClientOptions MakePluginOptions(const Options& options) {
+  PluginClientOptions made;
+  made.call_timeout_ms = Milliseconds(options.plugin_call_timeout);
+  made.request_bytes_max = options.max_plugin_request_bytes;
+  made.channel.calls_max = options.plugin_calls_per_worker;
+  return made;
+}
+
+ProxyOptions MakeProxyOptions(const Options& options) {
+  ProxyOptions made;
+  for (const ServiceType type : PluginClient::implemented()) made.implemented_types |= 1u << static_cast<uint32_t>(type);
+  made.upstream.leases_max = options.pool_connections_per_worker;
+  made.upstream.idle_max = options.pool_idle_per_worker;
+  made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
+  made.upstream.connect_timeout_ms = Milliseconds(options.delegate_connect_timeout);
+  made.upstream.connection.header_timeout_ms = Milliseconds(options.delegate_header_timeout);
+  return made;
+}
+
+}  // namespace
+
+HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections_max) {
+  HttpServerOptions made;
+  made.downstream.header_timeout_ms = Milliseconds(options.client_header_timeout);
+  made.downstream.body_timeout_ms = Milliseconds(options.client_body_timeout);
+  made.downstream.send_timeout_ms = Milliseconds(options.client_send_timeout);
+  made.downstream.keep_alive_timeout_ms = Milliseconds(options.keepalive_timeout);
+  made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
+  made.connections_max = connections_max;
+  return made;
+}
+
+DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
+    : access_log_(shared.access_log == nullptr ? nullptr
+                                               : std::make_unique<WorkerAccessLog>(worker, *shared.access_log)),
+      plugins_(worker, shared.control.plugins(), shared.control.contexts(), MakePluginOptions(shared.options)),
+      proxy_(worker, shared.control.routes(), shared.delegates, &plugins_, &shared.local,
+             MakeProxyOptions(shared.options), metrics_),
+      server_(worker, proxy_,
+              MakeServerOptions(shared.options, static_cast<uint32_t>((shared.connections_max + shared.workers_count - 1) /
+                                                                      shared.workers_count)),
+              metrics_, access_log_.get()) {}
+
+DataPlane::~DataPlane() = default;
+
+Task<void> DataPlane::Drain(uint64_t timeout_ms, std::function<void()> done) {
+  co_await server_.Drain(timeout_ms);
+  co_await proxy_.Drain();
+  co_await plugins_.Drain();
+  done();
+}
+
+void DataPlane::Collect(MetricsPage& page) const {
+  metrics_.Collect(page);
+  plugins_.metrics().Collect(page);
+}
+
+}  // namespace dpa
