@@ -47,10 +47,11 @@ bool IsPort(std::string_view text) {
 }
 
 std::expected<Handshake, std::string> UnixAddress(std::string_view path) {
-  if (!path.starts_with('/')) return std::unexpected(fmt::format("handshake names the socket {}, not an absolute path", Shown(path)));
+  if (!path.starts_with('/'))
+    return std::unexpected(fmt::format("handshake names the socket {}, not an absolute path", Shown(path)));
   if (path.size() > kSocketPathBytesMax) {
-    return std::unexpected(fmt::format("handshake names a socket path of {} bytes, above the system's limit of {}", path.size(),
-                                       kSocketPathBytesMax));
+    return std::unexpected(fmt::format("handshake names a socket path of {} bytes, above the system's limit of {}",
+                                       path.size(), kSocketPathBytesMax));
   }
   return Handshake{fmt::format("unix:{}", path)};
 }
@@ -71,11 +72,13 @@ std::expected<Handshake, std::string> TcpAddress(std::string_view address) {
 std::expected<Handshake, std::string> ParseHandshake(std::string_view line) {
   const std::string_view text = Trim(line);
   const std::vector<std::string_view> fields = Split(text);
-  if (fields.size() < 4) return std::unexpected(fmt::format("first line on stdout is not a handshake: {}", Shown(text)));
+  if (fields.size() < 4)
+    return std::unexpected(fmt::format("first line on stdout is not a handshake: {}", Shown(text)));
   if (fields[0] != "1") {
     return std::unexpected(fmt::format("speaks go-plugin core protocol {}, only 1 is known", Shown(fields[0])));
   }
-  if (fields[1] != "2") return std::unexpected(fmt::format("speaks plugin protocol {}, only 2 is known", Shown(fields[1])));
+  if (fields[1] != "2")
+    return std::unexpected(fmt::format("speaks plugin protocol {}, only 2 is known", Shown(fields[1])));
   const std::string_view protocol = fields.size() > 4 ? fields[4] : "netrpc";  // go-plugin's default.
   if (protocol != "grpc") return std::unexpected(fmt::format("speaks {} instead of grpc", Shown(protocol)));
   if (fields.size() > 5 && fields[5].size() > kNoCertificateBytesMax) {

@@ -2,8 +2,9 @@
 //
 //   CORE|APP|NETWORK|ADDRESS|PROTOCOL|SERVERCERT[|MUX]\n          1|2|unix|/run/x/plugin123|grpc|
 //
-// Rules as go-plugin's own host applies them: the first line counts, white space around it is dropped, core version 1, app
-// version 2, network unix or tcp, protocol grpc. Plugins in Go end with an empty sixth field, those in Rust have five.
+// Rules as go-plugin's own host applies them: the first line counts, white space around it is dropped, core version 1,
+// app version 2, network unix or tcp, protocol grpc. Plugins in Go end with an empty sixth field, those in Rust have
+// five.
 
 #pragma once
 

@@ -2,9 +2,10 @@
 //
 //   plugin_log plugin=ID message="…" key="value" …
 //
-// Plugins log hclog JSON, one object per line ({"@level":"info","@message":"…",…}); other lines are taken by their prefix
-// ([INFO] …), and after "panic: " or "fatal error: " everything that is not JSON is an error. The SDK writes two lines per
-// request, so both rate and size are bounded; what is left out is counted and said. Not thread-safe.
+// Plugins log hclog JSON, one object per line ({"@level":"info","@message":"…",…}); other lines are taken by their
+// prefix
+// ([INFO] …), and after "panic: " or "fatal error: " everything that is not JSON is an error. The SDK writes two lines
+// per request, so both rate and size are bounded; what is left out is counted and said. Not thread-safe.
 
 #pragma once
 

@@ -108,18 +108,21 @@ bool IsPluginId(std::string_view id) {
     return !word.empty() && word.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz") == std::string_view::npos;
   };
   const size_t dash = owner.find('-');
-  return dash == std::string_view::npos ? is_word(owner) : is_word(owner.substr(0, dash)) && is_word(owner.substr(dash + 1));
+  return dash == std::string_view::npos ? is_word(owner)
+                                        : is_word(owner.substr(0, dash)) && is_word(owner.substr(dash + 1));
 }
 
 void CheckType(std::string_view type, Fields* fields) {
   constexpr std::string_view kTypes[] = {"app", "datasource", "panel", "renderer", "secretsmanager", "transformer"};
   if (std::ranges::find(kTypes, type) != std::end(kTypes)) return;
-  fields->Fail("type", fmt::format("is \"{}\"; expected app, datasource, panel, renderer, secretsmanager or transformer", type));
+  fields->Fail(
+      "type", fmt::format("is \"{}\"; expected app, datasource, panel, renderer, secretsmanager or transformer", type));
 }
 
 std::string ExecutablePath(const std::string& file, const std::string& executable) {
   std::error_code error;
-  const fs::path path = fs::absolute(fs::path(file).parent_path() / (executable + "_" + std::string(GoPlatform())), error);
+  const fs::path path =
+      fs::absolute(fs::path(file).parent_path() / (executable + "_" + std::string(GoPlatform())), error);
   return path.lexically_normal().string();
 }
 
@@ -136,7 +139,8 @@ std::expected<PluginManifest, std::string> ReadManifest(const Json& document, co
                           .backend = fields.OptionalBool("backend")};
   if (fields.error().empty() && !IsPluginId(manifest.id)) {
     fields.Fail("id", fmt::format("is \"{}\"; expected owner-name-type in lower case letters and digits, such as "
-                                  "acme-metrics-datasource", manifest.id));
+                                  "acme-metrics-datasource",
+                                  manifest.id));
   }
   if (fields.error().empty()) CheckType(manifest.type, &fields);
   fields.RequireObject("info");
@@ -162,7 +166,8 @@ std::expected<std::string, std::string> ReadText(const std::string& file) {
 // The id in a plugin.json that is wrong elsewhere, or else the name of its folder: a name to complain under.
 std::string GuessId(std::string_view text, const fs::path& file) {
   const Json document = Json::parse(text, nullptr, false);
-  if (document.is_object() && document.contains("id") && document["id"].is_string() && IsPluginId(document["id"].get<std::string>())) {
+  if (document.is_object() && document.contains("id") && document["id"].is_string() &&
+      IsPluginId(document["id"].get<std::string>())) {
     return document["id"];
   }
   const fs::path folder = fs::absolute(file).parent_path();
@@ -202,7 +207,8 @@ class Finder {
     std::error_code error;
     fs::directory_iterator entries(dir, error);
     if (error) {
-      scan_.problems.push_back({dir.string(), dir.filename().string(), "cannot be searched for plugins: " + error.message()});
+      scan_.problems.push_back(
+          {dir.string(), dir.filename().string(), "cannot be searched for plugins: " + error.message()});
       return;
     }
     std::vector<fs::path> children;

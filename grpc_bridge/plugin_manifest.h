@@ -1,11 +1,11 @@
 // PluginManifest is what the host needs of a plugin.json, and FindPlugins looks for those files as Grafana does:
 //
-//   DIR/plugin.json, DIR/*/plugin.json, DIR/*/*/plugin.json …      nested ones are plugins of their own (children of an app)
-//   DIR/*/dist/plugin.json                                         where there is a dist folder with a plugin.json, it counts alone
-//   beside it <executable>_<os>_<arch>                             in Go's names: gpx_x_linux_amd64
+//   DIR/plugin.json, DIR/*/plugin.json, …   nested ones are plugins of their own (children of an app)
+//   DIR/*/dist/plugin.json                  where a dist folder has a plugin.json, it counts alone
+//   <executable>_<os>_<arch>                beside it, in Go's names: gpx_x_linux_amd64
 //
-// Plugins without `"backend": true` have no process and are passed over. Everything else that is wrong is a Problem, in words
-// that name file, line and field.
+// Plugins without `"backend": true` have no process and are passed over. Everything else that is wrong is a Problem, in
+// words that name file, line and field.
 
 #pragma once
 

@@ -137,7 +137,8 @@ class Incarnation {
     bool timeout = false;
   };
 
-  Incarnation(PluginProcess process, PluginLog* log, int stop_fd) : process_(std::move(process)), log_(log), stop_fd_(stop_fd) {}
+  Incarnation(PluginProcess process, PluginLog* log, int stop_fd)
+      : process_(std::move(process)), log_(log), stop_fd_(stop_fd) {}
 
   // Waits for the next event: bytes from the plugin, an answer (wake_fd), its exit, a request to stop, or the deadline.
   Turn Wait(std::optional<Clock::time_point> deadline) {
@@ -197,8 +198,8 @@ class PluginRunner {
  public:
   using Publish = std::function<void(const RunnerReport&)>;
 
-  PluginRunner(PluginManifest manifest, const PluginSupervisorOptions& options, const RunDir& run_dir, std::string dir_name,
-               Publish publish)
+  PluginRunner(PluginManifest manifest, const PluginSupervisorOptions& options, const RunDir& run_dir,
+               std::string dir_name, Publish publish)
       : manifest_(std::move(manifest)),
         options_(options),
         run_dir_(run_dir),
@@ -262,8 +263,9 @@ class PluginRunner {
     const auto healthy = AwaitHealth(&incarnation, &calls, deadline);
     if (!healthy) return EndEarly(&incarnation, healthy.error());
     Report(PluginState::kRunning, handshake->address, incarnation.process().pid(), "");
-    LogInfo("plugin_started", "plugin={} version={} pid={} incarnation={} address={}", manifest_.id, Quoted(manifest_.version),
-            incarnation.process().pid(), report_.entry.incarnation, Quoted(handshake->address));
+    LogInfo("plugin_started", "plugin={} version={} pid={} incarnation={} address={}", manifest_.id,
+            Quoted(manifest_.version), incarnation.process().pid(), report_.entry.incarnation,
+            Quoted(handshake->address));
     return Attend(&incarnation, &calls);
   }
 
@@ -292,8 +294,10 @@ class PluginRunner {
           return *std::move(handshake);
         }
         case HandshakeReader::State::kTooLong:
-          return std::unexpected(Setback{Cause::kMistake, fmt::format("printed {} bytes without a handshake line", kHandshakeBytesMax)});
-        case HandshakeReader::State::kWaiting: break;
+          return std::unexpected(
+              Setback{Cause::kMistake, fmt::format("printed {} bytes without a handshake line", kHandshakeBytesMax)});
+        case HandshakeReader::State::kWaiting:
+          break;
       }
       if (incarnation->stdout_closed() && !closed_deadline) closed_deadline = Clock::now() + kClosedStdoutGrace;
       const auto turn = incarnation->Wait(closed_deadline ? std::min(deadline, *closed_deadline) : deadline);
@@ -302,7 +306,8 @@ class PluginRunner {
       if (turn.exited) return std::unexpected(Setback{Cause::kExit, "before its handshake"});
       if (!turn.timeout) continue;
       if (closed_deadline) return std::unexpected(Setback{Cause::kMistake, "closed its stdout before its handshake"});
-      return std::unexpected(Setback{Cause::kMistake, fmt::format("printed no handshake line within {} ms", options_.start_timeout_ms)});
+      return std::unexpected(
+          Setback{Cause::kMistake, fmt::format("printed no handshake line within {} ms", options_.start_timeout_ms)});
     }
   }
 
@@ -324,7 +329,8 @@ class PluginRunner {
         if (auto setback = Interrupted(turn)) return std::unexpected(*std::move(setback));
       }
       if (Clock::now() >= deadline) {
-        return std::unexpected(Setback{Cause::kMistake, fmt::format("not healthy within {} ms: {}", options_.start_timeout_ms, why)});
+        return std::unexpected(
+            Setback{Cause::kMistake, fmt::format("not healthy within {} ms: {}", options_.start_timeout_ms, why)});
       }
     }
   }
@@ -438,7 +444,8 @@ struct PluginSupervisor::Impl {
     return made;
   }
 
-  // Plugins whose plugin.json cannot be used have an entry too: silence would hide them from whoever looks at the directory.
+  // Plugins whose plugin.json cannot be used have an entry too: silence would hide them from whoever looks at the
+  // directory.
   void AddUnusable(const PluginProblem& problem) {
     LogError("plugin_unusable", "file={} problem={}", Quoted(problem.file), Quoted(problem.what));
     RunnerReport report;
@@ -477,8 +484,9 @@ std::expected<void, std::string> PluginSupervisor::Start() {
 
   for (PluginManifest& manifest : scan.plugins) {
     const std::string dir_name = fmt::format("{}", impl_->runners.size());
-    impl_->runners.push_back(std::make_unique<PluginRunner>(std::move(manifest), impl_->options, impl_->run_dir, dir_name,
-                                                            [impl = impl_.get()](const RunnerReport& report) { impl->Publish(report); }));
+    impl_->runners.push_back(
+        std::make_unique<PluginRunner>(std::move(manifest), impl_->options, impl_->run_dir, dir_name,
+                                       [impl = impl_.get()](const RunnerReport& report) { impl->Publish(report); }));
     const RunnerReport& report = impl_->runners.back()->initial_report();
     impl_->reports[report.entry.id] = report;
   }

@@ -25,7 +25,8 @@ std::chrono::system_clock::time_point After(int64_t timeout_ms) {
 
 std::shared_ptr<grpc::Channel> Dial(const std::string& address) {
   grpc::ChannelArguments arguments;
-  // A proxy named in our environment is not for a plugin on this host, and a new process must not meet the old one's channel.
+  // A proxy named in our environment is not for a plugin on this host, and a new process must not meet the old one's
+  // channel.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
@@ -43,7 +44,8 @@ PluginCalls::HealthAnswer Judge(const grpc::Status& status, const health::Health
                                                health::HealthCheckResponse::ServingStatus_Name(reply.status()))};
     // No health service, or none for the name "plugin".
     case grpc::StatusCode::UNIMPLEMENTED:
-    case grpc::StatusCode::NOT_FOUND: return {Health::kServing, ""};
+    case grpc::StatusCode::NOT_FOUND:
+      return {Health::kServing, ""};
     default:
       return {Health::kNoAnswer, fmt::format("health check failed: {}", status.error_message().substr(0, 200))};
   }
@@ -67,7 +69,8 @@ struct PluginCalls::Impl {
       if (ok) StartRead(&data);
     }
     void OnDone(const grpc::Status& status) override {
-      LogDebug("plugin_stdio_ended", "code={} message={}", static_cast<int>(status.error_code()), Quoted(status.error_message()));
+      LogDebug("plugin_stdio_ended", "code={} message={}", static_cast<int>(status.error_code()),
+               Quoted(status.error_message()));
       owner_->Finished();
     }
 
@@ -155,7 +158,8 @@ void PluginCalls::Shutdown(int64_t timeout_ms) {
   grpc::ClientContext* context = impl_->Begin();
   context->set_deadline(After(timeout_ms));
   impl_->controller_stub->async()->Shutdown(
-      context, &impl_->shutdown_call.request, &impl_->shutdown_call.reply, [impl = impl_.get()](const grpc::Status& status) {
+      context, &impl_->shutdown_call.request, &impl_->shutdown_call.reply,
+      [impl = impl_.get()](const grpc::Status& status) {
         {
           const std::lock_guard lock(impl->mutex);
           impl->shutdown_answer = status.error_code() == grpc::StatusCode::UNIMPLEMENTED ? ShutdownAnswer::kUnsupported

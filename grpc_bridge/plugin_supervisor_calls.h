@@ -1,5 +1,5 @@
-// PluginCalls makes the supervisor's own calls to one plugin process: health, shutdown, and the stream of what the plugin
-// prints. It uses the gRPC library's callbacks; nothing here blocks but the destructor.
+// PluginCalls makes the supervisor's own calls to one plugin process: health, shutdown, and the stream of what the
+// plugin prints. It uses the gRPC library's callbacks; nothing here blocks but the destructor.
 //
 // `wake_fd` (an eventfd) is written to whenever an answer can be taken. Every service may be missing in a plugin.
 
@@ -40,8 +40,8 @@ class PluginCalls {
   void Shutdown(int64_t timeout_ms);
   std::optional<ShutdownAnswer> TakeShutdown();
 
-  // Reads GRPCStdio/StreamStdio until this object ends, and drops what comes: a Go plugin that prints stands still if nobody
-  // takes it. (Log lines come by stderr, not here.) That the service is missing is fine.
+  // Reads GRPCStdio/StreamStdio until this object ends, and drops what comes: a Go plugin that prints stands still if
+  // nobody takes it. (Log lines come by stderr, not here.) That the service is missing is fine.
   void DrainStdio();
 
  private:

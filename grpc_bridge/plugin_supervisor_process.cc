@@ -33,8 +33,10 @@ std::expected<Pipe, std::string> MakePipe() {
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) != 0) return std::unexpected(fmt::format("no pipe: {}", std::strerror(errno)));
   const Pipe low{OwnedFd(fds[0]), OwnedFd(fds[1])};
-  Pipe pipe{OwnedFd(fcntl(fds[0], F_DUPFD_CLOEXEC, kReportFd + 1)), OwnedFd(fcntl(fds[1], F_DUPFD_CLOEXEC, kReportFd + 1))};
-  if (pipe.read.get() < 0 || pipe.write.get() < 0) return std::unexpected(fmt::format("no pipe: {}", std::strerror(errno)));
+  Pipe pipe{OwnedFd(fcntl(fds[0], F_DUPFD_CLOEXEC, kReportFd + 1)),
+            OwnedFd(fcntl(fds[1], F_DUPFD_CLOEXEC, kReportFd + 1))};
+  if (pipe.read.get() < 0 || pipe.write.get() < 0)
+    return std::unexpected(fmt::format("no pipe: {}", std::strerror(errno)));
   return pipe;
 }
 
@@ -112,7 +114,8 @@ std::expected<PluginProcess, std::string> PluginProcess::Launch(const PluginLaun
   std::vector<char*> envp;
   for (const std::string& variable : launch.environment) envp.push_back(const_cast<char*>(variable.c_str()));
   envp.push_back(nullptr);
-  const ChildPlan plan{path.c_str(), argv, envp.data(), out->write.get(), err->write.get(), report->write.get(), getpid()};
+  const ChildPlan plan{path.c_str(),        argv,    envp.data(), out->write.get(), err->write.get(),
+                       report->write.get(), getpid()};
 
   const pid_t pid = fork();
   if (pid < 0) return std::unexpected(fmt::format("cannot fork: {}", std::strerror(errno)));

@@ -1,9 +1,9 @@
-// PluginProcess is one plugin process from launch to burial: its pid, a pidfd that becomes readable when it ends, and the
-// reading ends of its stdout and stderr.
+// PluginProcess is one plugin process from launch to burial: its pid, a pidfd that becomes readable when it ends, and
+// the reading ends of its stdout and stderr.
 //
-// The process leads a group of its own, so that what it starts itself ends with it. It gets no file descriptor of ours but
-// the two pipes, /dev/null as stdin, default signal handling, and SIGKILL from the kernel when *the thread that launched it*
-// ends (PR_SET_PDEATHSIG is per thread): so the thread that calls Launch is the one that buries it.
+// The process leads a group of its own, so that what it starts itself ends with it. It gets no file descriptor of ours
+// but the two pipes, /dev/null as stdin, default signal handling, and SIGKILL from the kernel when *the thread that
+// launched it* ends (PR_SET_PDEATHSIG is per thread): so the thread that calls Launch is the one that buries it.
 
 #pragma once
 

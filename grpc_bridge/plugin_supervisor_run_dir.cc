@@ -44,7 +44,8 @@ bool IsOurs(const fs::path& path) {
 
 void RemoveStale(const std::string& parent) {
   std::error_code error;
-  for (fs::directory_iterator entry(parent, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (fs::directory_iterator entry(parent, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
     const fs::path path = entry->path();
     if (!path.filename().string().starts_with(kPrefix) || !IsOurs(path)) continue;
     const OwnedFd lock = TakeLock(path, 0);
@@ -65,10 +66,12 @@ std::expected<RunDir, std::string> RunDir::Make(const std::string& given_parent)
   if (!path.ends_with('/')) path += '/';
   path += std::string(kPrefix) + "XXXXXX";
   if (path.size() > kPathBytesMax) {
-    return std::unexpected(fmt::format("directory {} is too deep for plugin sockets: {} bytes, at most {}", path, path.size(), kPathBytesMax));
+    return std::unexpected(fmt::format("directory {} is too deep for plugin sockets: {} bytes, at most {}", path,
+                                       path.size(), kPathBytesMax));
   }
   if (mkdtemp(path.data()) == nullptr) {  // Mode 0700.
-    return std::unexpected(fmt::format("cannot make a directory for plugin sockets in {}: {}", parent, std::strerror(errno)));
+    return std::unexpected(
+        fmt::format("cannot make a directory for plugin sockets in {}: {}", parent, std::strerror(errno)));
   }
   RunDir dir;
   dir.path_ = std::move(path);
@@ -93,7 +96,8 @@ RunDir::~RunDir() {
 std::expected<std::string, std::string> RunDir::MakeEmpty(const std::string& name) const {
   Remove(name);
   const std::string path = path_ + "/" + name;
-  if (mkdir(path.c_str(), 0700) != 0) return std::unexpected(fmt::format("cannot make {}: {}", path, std::strerror(errno)));
+  if (mkdir(path.c_str(), 0700) != 0)
+    return std::unexpected(fmt::format("cannot make {}: {}", path, std::strerror(errno)));
   return path;
 }
 

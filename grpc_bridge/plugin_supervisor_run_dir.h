@@ -1,5 +1,6 @@
-// RunDir is the supervisor's own directory for the plugins' sockets: made at start with mode 0700, locked while in use, removed
-// at the end. A directory that nobody has locked any more was left by a process that was killed, and is removed too.
+// RunDir is the supervisor's own directory for the plugins' sockets: made at start with mode 0700, locked while in use,
+// removed at the end. A directory that nobody has locked any more was left by a process that was killed, and is removed
+// too.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// Goal: what plugins write to stderr arrives in our log with level and fields, and no plugin can flood or garble it. Method: lines
-// as real plugins print them, in pieces of every size.
+// Goal: what plugins write to stderr arrives in our log with level and fields, and no plugin can flood or garble it.
+// Method: lines as real plugins print them, in pieces of every size.
 
 #include "grpc_bridge/plugin_log.h"
 
@@ -18,7 +18,8 @@ using ::testing::Pair;
 class PluginLogTest : public ::testing::Test {
  protected:
   PluginLog Make(PluginLogOptions options = {}) {
-    return PluginLog("p", options, [this](LogLevel level, std::string_view fields) { lines_.emplace_back(level, fields); });
+    return PluginLog("p", options,
+                     [this](LogLevel level, std::string_view fields) { lines_.emplace_back(level, fields); });
   }
   std::vector<std::pair<LogLevel, std::string>> lines_;
 };
@@ -81,7 +82,8 @@ TEST_F(PluginLogTest, EndlessLineIsCutIntoPiecesOfBoundedSize) {
 TEST_F(PluginLogTest, BytesThatAreNoTextCannotGarbleALine) {
   PluginLog log = Make();
   log.Feed(std::string_view("[WARN] a\xff\0b\x1b[31m \"\n", 19));
-  EXPECT_THAT(lines_, ElementsAre(Pair(LogLevel::kWarn, "plugin=p message=\"[WARN] a\xef\xbf\xbd\\u0000b\\u001b[31m \\\"\"")));
+  EXPECT_THAT(lines_,
+              ElementsAre(Pair(LogLevel::kWarn, "plugin=p message=\"[WARN] a\xef\xbf\xbd\\u0000b\\u001b[31m \\\"\"")));
 }
 
 }  // namespace

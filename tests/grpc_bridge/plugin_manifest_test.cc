@@ -1,5 +1,5 @@
-// Goal: plugins are found where Grafana finds them, and whatever is wrong with a plugin.json is said with file, line or field.
-// Method: folders made for the test.
+// Goal: plugins are found where Grafana finds them, and whatever is wrong with a plugin.json is said with file, line or
+// field. Method: folders made for the test.
 
 #include "grpc_bridge/plugin_manifest.h"
 
@@ -84,7 +84,8 @@ TEST(PluginManifest, WrongOnesAreRefusedByLineOrField) {
       {Manifest("a-x-datasource", R"("backend":true,)"), "field executable is missing"},
       {R"({"type":"thing","name":"X","id":"a-x-datasource"})", "field type is \"thing\""},
       {R"({"type":"app","name":"X","id":"a-x-app","info":{}})", "field info.version is missing"},
-      {R"({"type":"app","name":"X","id":"a-x-app","info":{"version":"1"},"dependencies":1})", "field dependencies must be an object"},
+      {R"({"type":"app","name":"X","id":"a-x-app","info":{"version":"1"},"dependencies":1})",
+       "field dependencies must be an object"},
   };
   for (const auto& [text, words] : rows) {
     const auto manifest = ParsePluginManifest(text, "plugin.json");

@@ -1,5 +1,5 @@
-// Goal: plugins of every temper are started, restarted and stopped as promised, and nothing of them is left. Method: the bundled
-// plugin as a real process, told by its environment to misbehave.
+// Goal: plugins of every temper are started, restarted and stopped as promised, and nothing of them is left. Method:
+// the bundled plugin as a real process, told by its environment to misbehave.
 
 #include "grpc_bridge/plugin_supervisor.h"
 
@@ -143,13 +143,12 @@ TEST_P(SupervisorAccepts, RunsItAndStopsIt) {
   EXPECT_TRUE(fs::is_empty(run_.path()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, SupervisorAccepts,
-                         ::testing::Values(Accepted{"DPA_TESTDATA_HANDSHAKE", "five_fields"},
-                                           Accepted{"DPA_TESTDATA_HANDSHAKE", "tcp"}, Accepted{"DPA_TESTDATA_HANDSHAKE", "chatty"},
-                                           Accepted{"DPA_TESTDATA_SERVICES", "no_health"},
-                                           Accepted{"DPA_TESTDATA_SERVICES", "no_go_plugin"},
-                                           Accepted{"DPA_TESTDATA_LOG", "debug"}),
-                         [](const auto& row) { return std::string(row.param.value); });
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, SupervisorAccepts,
+    ::testing::Values(Accepted{"DPA_TESTDATA_HANDSHAKE", "five_fields"}, Accepted{"DPA_TESTDATA_HANDSHAKE", "tcp"},
+                      Accepted{"DPA_TESTDATA_HANDSHAKE", "chatty"}, Accepted{"DPA_TESTDATA_SERVICES", "no_health"},
+                      Accepted{"DPA_TESTDATA_SERVICES", "no_go_plugin"}, Accepted{"DPA_TESTDATA_LOG", "debug"}),
+    [](const auto& row) { return std::string(row.param.value); });
 
 TEST_F(SupervisorTest, KilledPluginIsReportedAndStartedAgain) {
   Start(Options());
@@ -200,8 +199,9 @@ TEST_F(SupervisorTest, PluginThatIgnoresShutdownIsKilledWithEverythingThatItStar
 TEST_F(SupervisorTest, ProcessDiesWithTheThreadThatLaunchedIt) {
   std::optional<PluginProcess> process;
   std::thread([&] {
-    const PluginLaunch launch{DPA_BINARY_DIR "/plugins/dpa-testdata-datasource/gpx_testdata_" + std::string(GoPlatform()),
-                        {"grafana_plugin_type=datasource", "DPA_TESTDATA_HANDSHAKE=none"}};
+    const PluginLaunch launch{
+        DPA_BINARY_DIR "/plugins/dpa-testdata-datasource/gpx_testdata_" + std::string(GoPlatform()),
+        {"grafana_plugin_type=datasource", "DPA_TESTDATA_HANDSHAKE=none"}};
     auto launched = PluginProcess::Launch(launch);
     ASSERT_TRUE(launched.has_value()) << launched.error();
     process.emplace(*std::move(launched));
@@ -245,9 +245,16 @@ TEST_F(SupervisorTest, FileThatCannotBeExecutedIsSaidAndRunsOnceItWasMended) {
   Start(std::move(options));
   EXPECT_THAT(AwaitFailure(), AllOf(HasSubstr("cannot start"), HasSubstr("Exec format error")));
   fs::permissions(executable, fs::perms::owner_read);
-  EXPECT_NE(watch_.Await(kTestdata, [](const PluginEntry& e) { return e.failure.find("Permission denied") != std::string::npos; }).id, "");
+  EXPECT_NE(watch_
+                .Await(kTestdata,
+                       [](const PluginEntry& e) { return e.failure.find("Permission denied") != std::string::npos; })
+                .id,
+            "");
   fs::remove(executable);
-  EXPECT_NE(watch_.Await(kTestdata, [](const PluginEntry& e) { return e.failure.find("No such file") != std::string::npos; }).id, "");
+  EXPECT_NE(
+      watch_.Await(kTestdata, [](const PluginEntry& e) { return e.failure.find("No such file") != std::string::npos; })
+          .id,
+      "");
   fs::create_symlink(real_dir + name, executable);
   EXPECT_EQ(watch_.AwaitState(kTestdata, PluginState::kRunning).id, kTestdata);
 }

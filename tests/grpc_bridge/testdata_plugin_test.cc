@@ -1,5 +1,5 @@
-// Goal: the bundled plugin answers each scenario as a plugin made with Grafana's SDK would, digit for digit in its frames. Method:
-// the real process, called by the gRPC library.
+// Goal: the bundled plugin answers each scenario as a plugin made with Grafana's SDK would, digit for digit in its
+// frames. Method: the real process, called by the gRPC library.
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
@@ -26,7 +26,9 @@ class TestdataPlugin : public ::testing::Test {
  protected:
   void SetUp() override {
     supervisor_ = std::make_unique<PluginSupervisor>(
-        PluginSupervisorOptions{.dirs = {DPA_BINARY_DIR "/plugins/dpa-testdata-datasource"}, .backoff_first_ms = 10, .run_dir = run_.path()},
+        PluginSupervisorOptions{.dirs = {DPA_BINARY_DIR "/plugins/dpa-testdata-datasource"},
+                                .backoff_first_ms = 10,
+                                .run_dir = run_.path()},
         watch_.Receiver());
     ASSERT_TRUE(supervisor_->Start().has_value());
     entry_ = watch_.AwaitState(kTestdata, PluginState::kRunning);
@@ -114,20 +116,24 @@ TEST_F(TestdataPlugin, ExtremeTimesAndIntervalsAreAnsweredOrRefused) {
 
 TEST_F(TestdataPlugin, CsvColumnsGetTypesAndNulls) {
   const auto response = Query({{"scenarioId", "csv_content"},
-                               {"csvContent", "time,value,\"a \"\"b\"\"\",on\r\n2026-01-01T00:00:00.000000005Z,1e21,x,true\n"
-                                              "1969-12-31T23:59:59.999Z,null,\"<y,\nz>\",\n"}});
+                               {"csvContent",
+                                "time,value,\"a \"\"b\"\"\",on\r\n2026-01-01T00:00:00.000000005Z,1e21,x,true\n"
+                                "1969-12-31T23:59:59.999Z,null,\"<y,\nz>\",\n"}});
   ASSERT_EQ(response.error(), "");
-  EXPECT_EQ(response.frames(0),
-            R"({"schema":{"name":"csv","refId":"A","fields":[{"name":"time","type":"time","typeInfo":{"frame":"time.Time","nullable":true}},)"
-            R"({"name":"value","type":"number","typeInfo":{"frame":"float64","nullable":true}},)"
-            R"({"name":"a \"b\"","type":"string","typeInfo":{"frame":"string","nullable":true}},)"
-            R"({"name":"on","type":"boolean","typeInfo":{"frame":"bool","nullable":true}}]},)"
-            R"("data":{"values":[[1767225600000,-1],[1e+21,null],["x","\u003cy,\nz\u003e"],[true,null]],"nanos":[[5,0],null,null,null]}})");
+  EXPECT_EQ(
+      response.frames(0),
+      R"({"schema":{"name":"csv","refId":"A","fields":[{"name":"time","type":"time","typeInfo":{"frame":"time.Time","nullable":true}},)"
+      R"({"name":"value","type":"number","typeInfo":{"frame":"float64","nullable":true}},)"
+      R"({"name":"a \"b\"","type":"string","typeInfo":{"frame":"string","nullable":true}},)"
+      R"({"name":"on","type":"boolean","typeInfo":{"frame":"bool","nullable":true}}]},)"
+      R"("data":{"values":[[1767225600000,-1],[1e+21,null],["x","\u003cy,\nz\u003e"],[true,null]],"nanos":[[5,0],null,null,null]}})");
 }
 
 TEST_F(TestdataPlugin, BrokenCsvIsAnErrorThatNamesTheLine) {
-  EXPECT_THAT(Query({{"scenarioId", "csv_content"}, {"csvContent", "a,b\n1,2\n3\n"}}).error(), HasSubstr("line 3: 1 cells"));
-  EXPECT_THAT(Query({{"scenarioId", "csv_content"}, {"csvContent", "a\n\"x"}}).error(), HasSubstr("line 2: quote without its end"));
+  EXPECT_THAT(Query({{"scenarioId", "csv_content"}, {"csvContent", "a,b\n1,2\n3\n"}}).error(),
+              HasSubstr("line 3: 1 cells"));
+  EXPECT_THAT(Query({{"scenarioId", "csv_content"}, {"csvContent", "a\n\"x"}}).error(),
+              HasSubstr("line 2: quote without its end"));
   EXPECT_THAT(Query({{"scenarioId", "csv_content"}, {"csvContent", ""}}).error(), HasSubstr("no header line"));
 }
 
@@ -136,25 +142,29 @@ TEST_F(TestdataPlugin, TablePrintsEveryTypeAsTheSdkDoes) {
   const Json frame = Json::parse(text);
   EXPECT_EQ(frame["schema"]["fields"].size(), 33u);
   EXPECT_EQ(frame["data"]["values"].size(), 33u);
-  EXPECT_THAT(text, HasSubstr("[1767225600000,1767225600123,-1,-1000]"));   // Times, rounded down.
-  EXPECT_THAT(text, HasSubstr("[0,456789,999999,500]"));                    // Their rest.
+  EXPECT_THAT(text, HasSubstr("[1767225600000,1767225600123,-1,-1000]"));  // Times, rounded down.
+  EXPECT_THAT(text, HasSubstr("[0,456789,999999,500]"));                   // Their rest.
   EXPECT_THAT(text, HasSubstr("[-9223372036854775808,1,42,9223372036854775807]"));
   EXPECT_THAT(text, HasSubstr("[0,1,42,18446744073709551615]"));
-  EXPECT_THAT(text, HasSubstr("[0.1,null,null,3.4028235e+38]"));            // float32.
+  EXPECT_THAT(text, HasSubstr("[0.1,null,null,3.4028235e+38]"));  // float32.
   EXPECT_THAT(text, HasSubstr("[1e-07,null,null,null]"));
   EXPECT_THAT(text, HasSubstr("[-0,1e+21,123456789012345680000,5e-324]"));
   EXPECT_THAT(text, HasSubstr(R"({"NaN":[1],"Inf":[2],"NegInf":[3]})"));
-  EXPECT_THAT(text, HasSubstr(R"({"Inf":[2],"NegInf":[3]})"));              // Its nullable twin has null for NaN.
+  EXPECT_THAT(text, HasSubstr(R"({"Inf":[2],"NegInf":[3]})"));  // Its nullable twin has null for NaN.
   EXPECT_THAT(text, HasSubstr("\"\\u003cb\\u003e\\u0026\\\"\\\\\\n\\u2028\xf0\x9f\x98\x80\""));
   EXPECT_THAT(text, HasSubstr(R"([{"a":[1,2.5,null]},null,[ 1, 2 ],"text"])"));
   EXPECT_THAT(text, HasSubstr(R"("labels":{"a \"quoted\" key":"<value>","host":"web-1"})"));
   EXPECT_THAT(text, HasSubstr(R"("labels":{})"));
   EXPECT_THAT(text, HasSubstr(R"("note":"a \u003c b \u0026 c")"));
-  EXPECT_THAT(text, HasSubstr(R"({"schema":{"name":"table \"of\" <every> type","refId":"A","meta":{"type":"table","typeVersion":[0,1])"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          R"({"schema":{"name":"table \"of\" <every> type","refId":"A","meta":{"type":"table","typeVersion":[0,1])"));
 }
 
 TEST_F(TestdataPlugin, FrameWithoutRowsHasEmptyColumns) {
-  EXPECT_THAT(Query({{"scenarioId", "rows"}, {"rows", 0}, {"columns", 2}}).frames(0), HasSubstr(R"("data":{"values":[[],[]]}})"));
+  EXPECT_THAT(Query({{"scenarioId", "rows"}, {"rows", 0}, {"columns", 2}}).frames(0),
+              HasSubstr(R"("data":{"values":[[],[]]}})"));
 }
 
 TEST_F(TestdataPlugin, EchoShowsWhatThePluginSaw) {
@@ -200,7 +210,8 @@ TEST_F(TestdataPlugin, ParametersOfWrongTypeAreErrorsOfTheQuery) {
 TEST_F(TestdataPlugin, GrpcErrorCarriesItsSource) {
   pluginv2::QueryDataResponse reply;
   const grpc::Status status =
-      Call(Request({{"scenarioId", "grpc_error"}, {"code", 14}, {"message", "gone"}, {"errorSource", "downstream"}}), &reply);
+      Call(Request({{"scenarioId", "grpc_error"}, {"code", 14}, {"message", "gone"}, {"errorSource", "downstream"}}),
+           &reply);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(status.error_message(), "gone");
   google::rpc::Status details;

@@ -24,8 +24,8 @@ class PluginWatch {
     };
   }
 
-  // The first entry of plugin `id`, among all that were or will be published, for which `accept` is true. An empty entry (no id)
-  // if none came within half a minute.
+  // The first entry of plugin `id`, among all that were or will be published, for which `accept` is true. An empty
+  // entry (no id) if none came within half a minute.
   PluginEntry Await(const std::string& id, const std::function<bool(const PluginEntry&)>& accept) {
     std::unique_lock lock(mutex_);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
@@ -38,7 +38,8 @@ class PluginWatch {
     }
   }
   PluginEntry AwaitState(const std::string& id, PluginState state, uint64_t incarnation_min = 1) {
-    return Await(id, [=](const PluginEntry& entry) { return entry.state == state && entry.incarnation >= incarnation_min; });
+    return Await(
+        id, [=](const PluginEntry& entry) { return entry.state == state && entry.incarnation >= incarnation_min; });
   }
 
  private:

@@ -193,12 +193,14 @@ std::expected<std::vector<Field>, std::string> ParseCsv(std::string_view text) {
     if (!row) return std::unexpected(std::move(row.error()));
     if (row->size() == 1 && row->front().empty() && header->size() > 1) continue;  // A blank line.
     if (row->size() != header->size()) {
-      return std::unexpected(fmt::format("line {}: {} cells, where the header has {}", reader.line(), row->size(), header->size()));
+      return std::unexpected(
+          fmt::format("line {}: {} cells, where the header has {}", reader.line(), row->size(), header->size()));
     }
     rows.push_back(*std::move(row));
   }
   std::vector<Field> fields;
-  for (size_t column = 0; column < header->size(); ++column) fields.push_back(InferColumn((*header)[column], rows, column));
+  for (size_t column = 0; column < header->size(); ++column)
+    fields.push_back(InferColumn((*header)[column], rows, column));
   return fields;
 }
 

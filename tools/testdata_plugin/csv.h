@@ -1,5 +1,5 @@
-// ParseCsv turns CSV text with a header line (RFC 4180, LF or CRLF) into the fields of a frame. A column's type is the first
-// of time, number, boolean, string that fits all its cells; empty cells and the word null are nulls.
+// ParseCsv turns CSV text with a header line (RFC 4180, LF or CRLF) into the fields of a frame. A column's type is the
+// first of time, number, boolean, string that fits all its cells; empty cells and the word null are nulls.
 
 #pragma once
 

@@ -14,10 +14,10 @@ constexpr int64_t kNsPerMs = 1'000'000;
 
 template <class T>
 struct TypeNames;
-#define DPA_FRAME_TYPE(cpp, json, frame_name)            \
-  template <>                                            \
-  struct TypeNames<cpp> {                                \
-    static constexpr std::string_view kJson = json;      \
+#define DPA_FRAME_TYPE(cpp, json, frame_name)              \
+  template <>                                              \
+  struct TypeNames<cpp> {                                  \
+    static constexpr std::string_view kJson = json;        \
     static constexpr std::string_view kFrame = frame_name; \
   };
 DPA_FRAME_TYPE(int8_t, "number", "int8")
@@ -66,7 +66,8 @@ void AppendPlainDecimal(std::string* out, std::string_view digits, int exponent)
   }
 }
 
-// Through the scientific form: std::to_chars' own fixed form prints the exact value of large numbers, Go pads with zeros.
+// Through the scientific form: std::to_chars' own fixed form prints the exact value of large numbers, Go pads with
+// zeros.
 template <std::floating_point F>
 void AppendFloatOf(std::string* out, F x) {
   if (std::signbit(x)) out->push_back('-');
@@ -93,12 +94,23 @@ void AppendUnicodeEscape(std::string* out, unsigned code) {
 
 bool AppendAsciiEscape(std::string* out, unsigned char c, Escape escape) {
   switch (c) {
-    case '"': out->append("\\\""); return true;
-    case '\\': out->append("\\\\"); return true;
-    case '\n': out->append("\\n"); return true;
-    case '\r': out->append("\\r"); return true;
-    case '\t': out->append("\\t"); return true;
-    default: break;
+    case '"':
+      out->append("\\\"");
+      return true;
+    case '\\':
+      out->append("\\\\");
+      return true;
+    case '\n':
+      out->append("\\n");
+      return true;
+    case '\r':
+      out->append("\\r");
+      return true;
+    case '\t':
+      out->append("\\t");
+      return true;
+    default:
+      break;
   }
   if (c >= 0x20 && !(escape == Escape::kHtml && (c == '<' || c == '>' || c == '&'))) return false;
   AppendUnicodeEscape(out, c);
@@ -132,8 +144,12 @@ void AppendCell(std::string* out, T value) {
   AppendInt(out, value);
 }
 void AppendCell(std::string* out, bool value) { out->append(value ? "true" : "false"); }
-void AppendCell(std::string* out, float value) { std::isfinite(value) ? AppendFloat(out, value) : void(out->append("null")); }
-void AppendCell(std::string* out, double value) { std::isfinite(value) ? AppendFloat(out, value) : void(out->append("null")); }
+void AppendCell(std::string* out, float value) {
+  std::isfinite(value) ? AppendFloat(out, value) : void(out->append("null"));
+}
+void AppendCell(std::string* out, double value) {
+  std::isfinite(value) ? AppendFloat(out, value) : void(out->append("null"));
+}
 void AppendCell(std::string* out, const std::string& value) { AppendJsonString(out, value, Escape::kHtml); }
 void AppendCell(std::string* out, TimeNs value) { AppendInt(out, FloorMs(value.ns)); }
 void AppendCell(std::string* out, const RawJson& value) { out->append(value.text.empty() ? "null" : value.text); }

@@ -3,8 +3,9 @@
 //   {"schema":{"name":…,"refId":…,"meta":…,"fields":[{"name","type","typeInfo","labels","config"}…]},
 //    "data":{"values":[[…],[…]],"entities":[…],"nanos":[…]}}
 //
-// The text follows what Grafana's own SDK prints, digit for digit: key order, no white space, floats in Go's shortest form,
-// NaN and infinities as null plus an entry in `entities`, times as milliseconds (rounded down) plus the rest in `nanos`.
+// The text follows what Grafana's own SDK prints, digit for digit: key order, no white space, floats in Go's shortest
+// form, NaN and infinities as null plus an entry in `entities`, times as milliseconds (rounded down) plus the rest in
+// `nanos`.
 
 #pragma once
 
@@ -33,9 +34,9 @@ struct RawJson {
 template <class T>
 using Cells = std::vector<std::optional<T>>;
 
-using Column = std::variant<Cells<int8_t>, Cells<int16_t>, Cells<int32_t>, Cells<int64_t>, Cells<uint8_t>, Cells<uint16_t>,
-                            Cells<uint32_t>, Cells<uint64_t>, Cells<float>, Cells<double>, Cells<std::string>, Cells<bool>,
-                            Cells<TimeNs>, Cells<RawJson>, Cells<EnumIndex>>;
+using Column = std::variant<Cells<int8_t>, Cells<int16_t>, Cells<int32_t>, Cells<int64_t>, Cells<uint8_t>,
+                            Cells<uint16_t>, Cells<uint32_t>, Cells<uint64_t>, Cells<float>, Cells<double>,
+                            Cells<std::string>, Cells<bool>, Cells<TimeNs>, Cells<RawJson>, Cells<EnumIndex>>;
 
 struct Field {
   std::string name;
@@ -65,8 +66,8 @@ std::string WriteFrameChunkJson(const Frame& frame, size_t begin, size_t end, bo
 void AppendFloat(std::string* out, double x);
 void AppendFloat(std::string* out, float x);
 
-// `text` as a JSON string with its quotes. kHtml also escapes < > & and U+2028/U+2029, and replaces invalid UTF-8; kRaw leaves
-// all bytes from 0x20 on but quote and backslash. (Cells are printed kHtml, names and labels kRaw.)
+// `text` as a JSON string with its quotes. kHtml also escapes < > & and U+2028/U+2029, and replaces invalid UTF-8; kRaw
+// leaves all bytes from 0x20 on but quote and backslash. (Cells are printed kHtml, names and labels kRaw.)
 enum class Escape : uint8_t { kRaw, kHtml };
 void AppendJsonString(std::string* out, std::string_view text, Escape escape);
 

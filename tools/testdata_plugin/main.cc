@@ -1,5 +1,5 @@
-// The bundled backend plugin. It is started by a host that speaks HashiCorp's go-plugin protocol (Grafana, or this proxy): it
-// listens, prints one handshake line on stdout, and serves gRPC until it is told to shut down.
+// The bundled backend plugin. It is started by a host that speaks HashiCorp's go-plugin protocol (Grafana, or this
+// proxy): it listens, prints one handshake line on stdout, and serves gRPC until it is told to shut down.
 //
 // Real plugins differ, and some are broken; for tests it can be told to be any of them by its environment:
 //   DPA_TESTDATA_HANDSHAKE  none        never prints the line
@@ -10,7 +10,7 @@
 //                           wrong_core, wrong_version, netrpc   names a protocol that nobody speaks
 //                           tcp         listens on 127.0.0.1 instead of a unix socket
 //                           nobody      names an address at which nobody listens
-//                           chatty      goes on printing lines after the handshake, as a standalone plugin's locator does
+//                           chatty      goes on printing lines after the handshake
 //   DPA_TESTDATA_SERVICES   no_go_plugin (neither controller, stdio, broker nor health), no_health
 //   DPA_TESTDATA_SHUTDOWN   ignore: a Shutdown call changes nothing
 //   DPA_TESTDATA_CHILD      1: starts a process of its own that would outlive it
@@ -136,7 +136,8 @@ int Serve(const std::string& mode, ShutdownFlag* shutdown) {
   LogLine("info", "serving");
   shutdown->Wait();
   services.Stop();
-  // Calls in flight are cancelled after this while, as go-plugin's Stop does at once; the answer to Shutdown gets out first.
+  // Calls in flight are cancelled after this while, as go-plugin's Stop does at once; the answer to Shutdown gets out
+  // first.
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
   if (!tcp) unlink(path.c_str());
   return 0;

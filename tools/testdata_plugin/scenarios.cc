@@ -85,7 +85,8 @@ class Parameters {
   std::string error_;
 };
 
-// splitmix64: small, and the same numbers from the same seed on every machine, which the standard's distributions do not give.
+// splitmix64: small, and the same numbers from the same seed on every machine, which the standard's distributions do
+// not give.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -175,7 +176,8 @@ QueryAnswer RandomWalk(const pluginv2::DataQuery& query, Parameters* parameters)
   const double start = parameters->Number("startValue", 50);
   const double spread = parameters->Number("spread", 2);
   auto labels = parameters->TextMap("labels");
-  if (query.timerange().fromepochms() > query.timerange().toepochms()) return Failure("timeRange ends before it begins", 400);
+  if (query.timerange().fromepochms() > query.timerange().toepochms())
+    return Failure("timeRange ends before it begins", 400);
   if (!InNanosecondRange(query.timerange().fromepochms()) || !InNanosecondRange(query.timerange().toepochms())) {
     return Failure("timeRange is outside of the years 1678 to 2261", 400);
   }
@@ -186,10 +188,11 @@ QueryAnswer RandomWalk(const pluginv2::DataQuery& query, Parameters* parameters)
     Field values = MakeField<double>("value", Walk(&random, grid.count, start, spread));
     if (series > 1) labels["series"] = fmt::format("{}", i);
     if (!labels.empty()) values.labels = labels;
-    answer.frames.push_back(Frame{.name = fmt::format("{}-series{}", query.refid(), series > 1 ? fmt::format("-{}", i) : ""),
-                                  .ref_id = query.refid(),
-                                  .meta_json = R"({"type":"timeseries-multi","typeVersion":[0,1]})",
-                                  .fields = {MakeField<TimeNs>("time", TimesOf(grid)), std::move(values)}});
+    answer.frames.push_back(
+        Frame{.name = fmt::format("{}-series{}", query.refid(), series > 1 ? fmt::format("-{}", i) : ""),
+              .ref_id = query.refid(),
+              .meta_json = R"({"type":"timeseries-multi","typeVersion":[0,1]})",
+              .fields = {MakeField<TimeNs>("time", TimesOf(grid)), std::move(values)}});
   }
   return answer;
 }
@@ -236,8 +239,8 @@ Frame MakeTable(const std::string& ref_id) {
   AddLimits<uint32_t>(&frame, "uint32");
   AddLimits<uint64_t>(&frame, "uint64");
   constexpr double kInf = std::numeric_limits<double>::infinity();
-  AddTwice<float>(&frame, "float32", 0.1F, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(),
-                  std::numeric_limits<float>::max());
+  AddTwice<float>(&frame, "float32", 0.1F, std::numeric_limits<float>::quiet_NaN(),
+                  -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::max());
   AddTwice<double>(&frame, "float64", 1e-7, std::numeric_limits<double>::quiet_NaN(), kInf, -kInf);
   AddTwice<double>(&frame, "float64_digits", -0.0, 1e21, 123'456'789'012'345'680'000.0, 5e-324);
   AddTwice<std::string>(&frame, "string", "plain", "", "<b>&\"\\\n\xe2\x80\xa8\xf0\x9f\x98\x80", "caf\xc3\xa9");
@@ -260,7 +263,8 @@ void DecorateTable(Frame* frame) {
     if (std::holds_alternative<Cells<EnumIndex>>(field.column)) field.config_json = text;
     if (field.name == "float64") {
       field.labels = {{"host", "web-1"}, {"a \"quoted\" key", "<value>"}};
-      field.config_json = HtmlSafe(Json{{"displayName", "Load & more"}, {"unit", "percent"}, {"decimals", 2}, {"min", 0}, {"max", 100}});
+      field.config_json = HtmlSafe(
+          Json{{"displayName", "Load & more"}, {"unit", "percent"}, {"decimals", 2}, {"min", 0}, {"max", 100}});
     }
     if (field.name == "string") field.labels.emplace();  // Present but empty prints {}.
   }
@@ -396,7 +400,8 @@ QueryAnswer StdioFlood(const pluginv2::DataQuery& query, Parameters* parameters,
 }
 
 QueryAnswer GrpcError(Parameters* parameters) {
-  QueryAnswer answer = Failure(parameters->Text("message", "made-up failure of the call"), 500, parameters->Text("errorSource", ""));
+  QueryAnswer answer =
+      Failure(parameters->Text("message", "made-up failure of the call"), 500, parameters->Text("errorSource", ""));
   answer.grpc_code = static_cast<int>(parameters->Int("code", 2, 1, 16));
   return answer;
 }

@@ -1,8 +1,8 @@
 // RunScenario answers one query. Which answer is chosen by `scenarioId` in the query's JSON:
 //
-//   random_walk (default)  seed, seriesCount, startValue, spread, labels   one point per intervalMS, at most maxDataPoints
-//   csv_content            csvContent                      types inferred per column: time, number, boolean, string
-//   table                  -                               every field type, nulls, NaN, ±Inf, nanos, labels, config, meta
+//   random_walk (default)  seed, seriesCount, startValue, spread, labels: one point per intervalMS
+//   csv_content            csvContent                      types are inferred per column
+//   table                  -                               every field type, nulls, NaN, ±Inf, nanos, labels, config
 //   rows                   rows, columns                   a time and columns-1 numbers
 //   slow                   delayMs                         random_walk after a pause
 //   error                  message, status, errorSource    an error for this refId alone
@@ -44,10 +44,10 @@ struct QueryAnswer {
   std::string error;
   int status = 200;
   std::string error_source;
-  std::string arrow_bytes;      // Not empty: one frame in format ARROW instead of `frames`.
-  bool omit = false;            // No entry for this refId.
-  size_t chunk_rows = 1000;     // For QueryChunkedData: rows per message.
-  int grpc_code = 0;            // Not 0: the whole call fails with this code, `error` and `error_source`.
+  std::string arrow_bytes;   // Not empty: one frame in format ARROW instead of `frames`.
+  bool omit = false;         // No entry for this refId.
+  size_t chunk_rows = 1000;  // For QueryChunkedData: rows per message.
+  int grpc_code = 0;         // Not 0: the whole call fails with this code, `error` and `error_source`.
 };
 
 QueryAnswer RunScenario(const pluginv2::DataQuery& query, const QueryEnvironment& environment);

@@ -85,7 +85,8 @@ bool Sleep(std::chrono::milliseconds duration, const grpc::ServerContext& contex
 std::map<std::string, std::string> MetadataOf(const grpc::ServerContext& context) {
   std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : context.client_metadata()) {
-    if (!key.ends_with("-bin")) metadata.emplace(std::string(key.data(), key.size()), std::string(value.data(), value.size()));
+    if (!key.ends_with("-bin"))
+      metadata.emplace(std::string(key.data(), key.size()), std::string(value.data(), value.size()));
   }
   return metadata;
 }
@@ -153,7 +154,8 @@ class DataService final : public pluginv2::Data::Service {
   // Arrow is what a host means that does not know the field `format`; saying so beats bytes that it cannot read.
   static constexpr const char* kJsonOnly = "this plugin answers frames as JSON only, and the request asks for Arrow";
 
-  static void FillResponse(const QueryAnswer& answer, pluginv2::DataFrameFormat format, pluginv2::DataResponse* response) {
+  static void FillResponse(const QueryAnswer& answer, pluginv2::DataFrameFormat format,
+                           pluginv2::DataResponse* response) {
     response->set_status(answer.status);
     response->set_error(answer.error);
     response->set_errorsource(answer.error_source);
@@ -179,7 +181,8 @@ class DataService final : public pluginv2::Data::Service {
     if (!answer.error.empty()) return WriteError(ref_id, answer.error, answer.status, writer);
     if (format != pluginv2::JSON || !answer.arrow_bytes.empty()) return WriteError(ref_id, kJsonOnly, 501, writer);
     for (size_t i = 0; i < answer.frames.size(); ++i) {
-      if (!WriteFrame(ref_id, fmt::format("{}-{}", ref_id, i), answer.frames[i], answer.chunk_rows, writer)) return false;
+      if (!WriteFrame(ref_id, fmt::format("{}-{}", ref_id, i), answer.frames[i], answer.chunk_rows, writer))
+        return false;
     }
     return true;
   }
@@ -268,8 +271,9 @@ int64_t UrlInt(const std::string& url, std::string_view name, int64_t fallback, 
   return fallback;
 }
 
-// Paths: status/CODE answers that code; stream?count=&size=&sleepMs= sends `count` pieces; error fails the call; error-after
-// does so after a first piece; empty sends no message at all; whatever else is answered with the request itself as JSON.
+// Paths: status/CODE answers that code; stream?count=&size=&sleepMs= sends `count` pieces; error fails the call;
+// error-after does so after a first piece; empty sends no message at all; whatever else is answered with the request
+// itself as JSON.
 class ResourceService final : public pluginv2::Resource::Service {
  public:
   ResourceService(Counters* counters, StdioHub* hub) : counters_(counters), hub_(hub) {}
@@ -316,7 +320,8 @@ class ResourceService final : public pluginv2::Resource::Service {
   }
 
   // As the Go SDK: code and headers in the first message only.
-  grpc::Status SendPieces(const grpc::ServerContext& context, const pluginv2::CallResourceRequest& request, Writer* writer) {
+  grpc::Status SendPieces(const grpc::ServerContext& context, const pluginv2::CallResourceRequest& request,
+                          Writer* writer) {
     const int64_t count = UrlInt(request.url(), "count", 10, 1'000'000);
     const auto size = static_cast<size_t>(UrlInt(request.url(), "size", 1024, 16 << 20));
     const std::chrono::milliseconds sleep(UrlInt(request.url(), "sleepMs", 0, 60'000));
@@ -369,8 +374,8 @@ class ResourceService final : public pluginv2::Resource::Service {
 
 // ---- pluginv2.Stream
 
-// Paths: random/INTERVAL_MS sends a frame each interval for ever; count/N sends N frames at once and ends; forbidden may not be
-// subscribed to. Publishing to `echo` gives the data back.
+// Paths: random/INTERVAL_MS sends a frame each interval for ever; count/N sends N frames at once and ends; forbidden
+// may not be subscribed to. Publishing to `echo` gives the data back.
 class StreamService final : public pluginv2::Stream::Service {
  public:
   explicit StreamService(StdioHub* hub) : hub_(hub) {}
@@ -424,7 +429,8 @@ class StreamService final : public pluginv2::Stream::Service {
     const std::string_view digits = path.substr(std::min(slash + 1, path.size()));
     int64_t number = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-    const bool is_number = error == std::errc() && end == digits.data() + digits.size() && number > 0 && number <= 1'000'000;
+    const bool is_number =
+        error == std::errc() && end == digits.data() + digits.size() && number > 0 && number <= 1'000'000;
     if (kind == "random" && is_number) return Plan{.valid = true, .interval = std::chrono::milliseconds(number)};
     if (kind == "count" && is_number) return Plan{.valid = true, .count = number};
     return {};
