@@ -110,11 +110,12 @@ spec:
     def test_an_invalid_change_keeps_the_last_good_table_and_names_file_and_line(self):
         broken = "apiVersion: aggregation.grafana.app/v0alpha1\nkind: DataPlaneService\nmetadata:\n  name: [\n"
         wrong_type = manifest(services=[{"type": "qwery"}])
-        for text, said in ((broken, r"service-0\.yaml:\d+"), (wrong_type, "qwery")):
+        named = r'service-0\.yaml" line=\d+ .*'
+        for text, said in ((broken, named + "not valid YAML"), (wrong_type, named + "qwery")):
             with self.subTest(said), Aggregator(delegate=self.nginx.url) as aggregator:
                 aggregator.write_service("service-0.yaml", text)
-                aggregator.wait_log(r"service-0\.yaml.*" if said == "qwery" else said)
                 aggregator.wait_log(said)
+                self.assertRegex(aggregator.admin("/readyz?verbose").body.decode(), r"\[-\]services failed: .*service-0")
                 for _ in range(20):
                     self.assert_frames(aggregator.query())
                 services = [{"type": "query"}]
