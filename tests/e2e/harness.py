@@ -357,14 +357,11 @@ class Aggregator:
             code = self.process.end()
             log = self.process.output()
             # A report of a sanitizer is a failure, whatever the test saw.
-            for mark in (
-                "ERROR: AddressSanitizer",
-                "runtime error:",
-                "WARNING: ThreadSanitizer",
-                "LeakSanitizer: detected",
-            ):
-                if mark in log and kind is None:
-                    raise AssertionError(f"{mark} (exit code {code}):\n{self.process.tail(120)}")
+            report = re.search(
+                r"ERROR: AddressSanitizer|:\d+:\d+: runtime error:|WARNING: ThreadSanitizer|LeakSanitizer: detected", log
+            )
+            if report and kind is None:
+                raise AssertionError(f"{report.group()} (exit code {code}):\n{self.process.tail(120)}")
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
