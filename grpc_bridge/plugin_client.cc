@@ -66,20 +66,6 @@ size_t TraceMetadata(const RequestHead& request, std::span<H2Field, 2> metadata)
   return count;
 }
 
-Reason ReasonOf(QueryError::Reason reason) {
-  switch (reason) {
-    case QueryError::Reason::kBadJson:
-    case QueryError::Reason::kTooDeep:
-      return Reason::kBadJson;
-    case QueryError::Reason::kDatasourceMismatch:
-      return Reason::kDatasourceMismatch;
-    case QueryError::Reason::kPluginBadReply:
-      return Reason::kPluginBadReply;
-    default:
-      return Reason::kBadQuery;
-  }
-}
-
 // Both Go's and C++'s gRPC say it in these words when our request is larger than they take.
 bool SaysRequestTooLarge(std::string_view message) {
   return message.find("eceived message larger than max") != std::string_view::npos;
@@ -386,7 +372,7 @@ Task<void> PluginClient::ServeQuery(Exchange& exchange) {
   Count(*target.channel, PluginEndpoint::kQueryData, reply, failed, started_ns, body_bytes);
   if (!rendered) {
     exchange.record().ended_by = ErrorSource::kPlugin;
-    co_await exchange.RespondError(ReasonOf(rendered.error().reason), rendered.error().message);
+    co_await exchange.RespondError(rendered.error().reason, rendered.error().message);
     co_return;
   }
   // Frames are sent from where the plugin's message lies; it stays until they are out.
@@ -412,7 +398,7 @@ PluginClient::Refusal PluginClient::TranslateQuery(Exchange& exchange, Work& wor
   };
   const auto translated = translator_.Translate(work.body.view(), query_target, WallClockMs(), work.message);
   if (translated) return {};
-  return {ReasonOf(translated.error().reason), translated.error().message};
+  return {translated.error().reason, translated.error().message};
 }
 
 // --- Health ---

@@ -30,7 +30,6 @@ namespace dpa {
 namespace {
 
 namespace ondemand = simdjson::ondemand;
-using Reason = QueryError::Reason;
 
 static_assert(kQueryBodyPadding >= simdjson::SIMDJSON_PADDING);
 
@@ -157,30 +156,6 @@ void AddCut(const char* object_begin, const char* key, const char* next, uint32_
 }
 
 }  // namespace
-
-std::string_view ToString(QueryError::Reason reason) {
-  switch (reason) {
-    case Reason::kBadJson:
-      return "bad_json";
-    case Reason::kTooDeep:
-      return "too_deep";
-    case Reason::kTooManyQueries:
-      return "too_many_queries";
-    case Reason::kBadQuery:
-      return "bad_query";
-    case Reason::kBadTime:
-      return "bad_time";
-    case Reason::kDatasourceMissing:
-      return "datasource_missing";
-    case Reason::kDatasourceMismatch:
-      return "datasource_mismatch";
-    case Reason::kDuplicateRefId:
-      return "duplicate_ref_id";
-    case Reason::kPluginBadReply:
-      return "plugin_bad_reply";
-  }
-  return "unknown";
-}
 
 std::string_view ForwardedHeaderName(std::string_view name) {
   static constexpr std::array kNames = {

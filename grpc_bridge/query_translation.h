@@ -24,27 +24,16 @@
 #include <string_view>
 
 #include "grpc_bridge/plugin_context.h"
+#include "http/reason.h"
 
 namespace dpa {
 
 struct QueryError {
-  // Closed: the word stands in the Status body, in the access record, and as a metric label.
-  enum class Reason : uint8_t {
-    kBadJson,             // Not JSON, empty, or not UTF-8.
-    kTooDeep,             // Nested deeper than QueryLimits::depth_max.
-    kTooManyQueries,      // More than QueryLimits::queries_max.
-    kBadQuery,            // JSON, but a member has a wrong type or value.
-    kBadTime,             // A time string that cannot be read.
-    kDatasourceMissing,   // The first query names no data source.
-    kDatasourceMismatch,  // Wrong type or uid, or queries for different data sources.
-    kDuplicateRefId,      // Results are keyed by refId; two queries with one could not both be answered.
-    kPluginBadReply,      // The plugin's reply is not what the protocol says (502).
-  };
+  using Reason = dpa::Reason;  // One list for body, access record and metrics; those used here: kBadJson … kDuplicateRefId.
   int http_status = 400;
   Reason reason = Reason::kBadJson;
   std::string message;
 };
-std::string_view ToString(QueryError::Reason reason);
 
 // Bytes that must be readable (their value does not matter) after the end of a body.
 inline constexpr size_t kQueryBodyPadding = 64;

@@ -30,16 +30,18 @@ DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, b
   socklen_t peer_bytes = sizeof peer;
   if (is_unix || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0) return;
   const Address address(reinterpret_cast<const sockaddr*>(&peer), peer_bytes);
-  const std::string host = address.host();
-  const std::string text = host + " " + std::to_string(address.port());
+  const std::string text = address.ToString();
   client_bytes_ = static_cast<uint8_t>(std::min(text.size(), client_text_.size()));
-  client_host_bytes_ = static_cast<uint8_t>(std::min(host.size(), client_text_.size()));
+  client_host_bytes_ = static_cast<uint8_t>(address.host().size());
   std::copy_n(text.begin(), client_bytes_, client_text_.begin());
 }
 
 DownstreamConnection::~DownstreamConnection() { DPA_ASSERT(!memory_); }
 
-std::string_view DownstreamConnection::client_host() const { return {client_text_.data(), client_host_bytes_}; }
+std::string_view DownstreamConnection::client_host() const {
+  const size_t bracket_bytes = client_host_bytes_ != 0 && client_text_[0] == '[' ? 1 : 0;
+  return {client_text_.data() + bracket_bytes, client_host_bytes_};
+}
 
 // --- The life of a connection ---
 

@@ -114,7 +114,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   bool idle_ = true;
   bool draining_ = false;
   bool write_timed_out_ = false;
-  std::array<char, 64> client_text_;  // The peer's address; empty for a unix socket.
+  std::array<char, 64> client_text_;  // "192.0.2.1:80", "[::1]:80"; empty for a unix socket.
   uint8_t client_bytes_ = 0;
   uint8_t client_host_bytes_ = 0;
 

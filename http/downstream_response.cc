@@ -39,6 +39,8 @@ bool DownstreamConnection::KeepAliveWanted() const {
   if (body.done()) return true;
   // Whether a client that was never told to continue sends its body is anybody's guess.
   if (continue_pending_ || body.state() == BodyDecoder::State::kViolation) return false;
+  // One that stalled will not hurry now; waiting for the rest would hold the connection a second time as long.
+  if (receive_deadline_.fired()) return false;
   return request_->framing == BodyFraming::kChunked || body.remaining() <= options.drain_body_bytes_max;
 }
 

@@ -45,9 +45,14 @@ enum class Reason : uint8_t {
   kDelegateBodyTimeout,      // Log only: stalled inside the body.
   kDelegatePoolFull,         // 503
   // Queries and plugins.
-  kBadJson,                  // 400
-  kBadQuery,                 // 400: JSON of the wrong shape or with values out of range.
-  kDatasourceMismatch,       // 400: the body names another data source or type than the path.
+  kBadJson,                  // 400: not JSON, empty, or not UTF-8.
+  kTooDeep,                  // 400: JSON nested deeper than QueryLimits::depth_max.
+  kTooManyQueries,           // 400: more than QueryLimits::queries_max in one request.
+  kBadQuery,                 // 400: JSON, but a member has a wrong type or value.
+  kBadTime,                  // 400: a time that cannot be read.
+  kDatasourceMissing,        // 400: the first query names no data source.
+  kDatasourceMismatch,       // 400: the body names another data source or type than the path, or several.
+  kDuplicateRefId,           // 400: results are keyed by refId; two queries with one could not both be answered.
   kDatasourceNotFound,       // 404
   kNamespaceNotFound,        // 404: the namespace names no organisation.
   kPluginNotFound,           // 404: no such plugin is installed.
@@ -70,6 +75,7 @@ struct ReasonInfo {
   bool retry_after;                    // The request certainly had no effect: Retry-After: 1 may be sent.
 };
 const ReasonInfo& Info(Reason reason);
+inline std::string_view ToString(Reason reason) { return Info(reason).word; }
 
 // Which side an exchange that ended with `reason` was ended by.
 ErrorSource SourceOf(Reason reason);

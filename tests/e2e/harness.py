@@ -51,8 +51,16 @@ REASON = {
     "not_found": "not_found",
     "refused": "delegate_refused",
     "bad_json": "bad_json",
+    "too_deep": "too_deep",
+    "too_many_queries": "too_many_queries",
     "bad_query": "bad_query",
+    "bad_time": "bad_time",
+    "no_reference": "datasource_missing",
     "mismatch": "datasource_mismatch",
+    "duplicate": "duplicate_ref_id",
+    "no_namespace": "namespace_not_found",
+    "body_timeout": "body_timeout",
+    "header_timeout": "header_timeout",
     "no_datasource": "datasource_not_found",
     "no_plugin": "plugin_not_found",
     "plugin_down": "plugin_unavailable",
@@ -349,14 +357,11 @@ class Aggregator:
             code = self.process.end()
             log = self.process.output()
             # A report of a sanitizer is a failure, whatever the test saw.
-            for mark in (
-                "ERROR: AddressSanitizer",
-                "runtime error:",
-                "WARNING: ThreadSanitizer",
-                "LeakSanitizer: detected",
-            ):
-                if mark in log and kind is None:
-                    raise AssertionError(f"{mark} (exit code {code}):\n{self.process.tail(120)}")
+            report = re.search(
+                r"ERROR: AddressSanitizer|:\d+:\d+: runtime error:|WARNING: ThreadSanitizer|LeakSanitizer: detected", log
+            )
+            if report and kind is None:
+                raise AssertionError(f"{report.group()} (exit code {code}):\n{self.process.tail(120)}")
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -690,13 +695,21 @@ def _read_body(reader, headers):
             if size == 0:
                 break
             pieces.append(reader.read(size))
+            if len(pieces[-1]) != size:
+                raise ValueError("chunk broke off")
             if reader.readline() != b"\r\n":
                 raise ValueError("chunk without its end")
         trailers = []
-        while line := reader.readline().rstrip(b"\r\n"):
-            trailers.append(line.decode("latin-1"))
+        while (line := reader.readline()) not in (b"\r\n", b""):
+            trailers.append(line.rstrip(b"\r\n").decode("latin-1"))
+        if not line:
+            raise ValueError("trailers broke off")
         return b"".join(pieces), trailers
-    return reader.read(int(values.get("content-length", 0))), []
+    length = int(values.get("content-length", 0))
+    body = reader.read(length)
+    if len(body) != length:
+        raise ValueError("body broke off")
+    return body, []
 
 
 def exchange_raw(port, data, timeout=20.0, half_close=False, pieces=None):
@@ -801,7 +814,8 @@ class TestCase(unittest.TestCase):
         self.assertEqual(status["metadata"], {})
         self.assertTrue(status["message"], "an error says what is wrong")
         if reason is not None:
-            self.assertIn(REASON[reason], json.dumps(status), "the reason word stands in the body")
+            words = [cause["reason"] for cause in status["details"]["causes"]]
+            self.assertEqual(words, [REASON[reason]], answer)
         return status
 
     def assert_frames(self, answer, ref_id="A"):

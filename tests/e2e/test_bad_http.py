@@ -158,16 +158,18 @@ class BadHttpTest(TestCase):
         self.assert_alive()
 
     def test_a_slow_head_and_a_slow_body_are_a_408(self):
-        for name, request in (
-            ("half a head", b"GET /x HTTP/1.1\r\nHost: a\r\nX-Slow"),
-            (
-                "half a body for a plugin",
-                b"POST " + QUERY_PATH.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{",
-            ),
+        head = b"POST " + QUERY_PATH.encode() + b" HTTP/1.1\r\nHost: a\r\n"
+        for name, request, reason in (
+            ("half a head", b"GET /x HTTP/1.1\r\nHost: a\r\nX-Slow", "header_timeout"),
+            ("half a body for a plugin", head + b"Content-Length: 100\r\n\r\n{", "body_timeout"),
+            ("half a chunk for a plugin", head + b"Transfer-Encoding: chunked\r\n\r\n64\r\n{", "body_timeout"),
+            ("half a body for the delegate", b"POST /echo?half HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{", "body_timeout"),
         ):
             with self.subTest(name):
                 received, closed = exchange_raw(self.aggregator.port, request)
                 self.assert_refused(received, closed, (408,))
+                status, headers, body = split_answers(received)[0]
+                self.assert_status(harness.Answer(status, headers, body), 408, reason)
 
     def test_a_client_that_connects_and_says_nothing_is_closed_in_the_end(self):
         with Aggregator("--client-header-timeout", "1s", "--keepalive-timeout", "1s", plugins=None) as aggregator:

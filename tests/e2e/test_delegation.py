@@ -6,9 +6,11 @@ says back every byte for the rest.
 """
 
 import hashlib
+import http.client
 import os
 import random
 import socket
+import threading
 
 import harness
 from harness import Aggregator, Client, EchoDelegate, Load, Nginx, TestCase, exchange_raw, free_port
@@ -83,15 +85,21 @@ class NginxTest(TestCase):
         self.assertEqual(self.nginx.read_upload("chunked"), content)
 
     def test_forwarded_headers_say_who_asked_and_how(self):
-        answer = self.aggregator.get(
-            "/headers", {"Host": "api.example:8443", "X-Forwarded-For": "192.0.2.7", "X-Probe": "a, b"}
-        )
-        self.assertEqual(answer.header("x-seen-forwarded-for"), "192.0.2.7, 127.0.0.1")
-        self.assertEqual(answer.header("x-seen-forwarded-proto"), "http")
-        self.assertEqual(answer.header("x-seen-forwarded-host"), "api.example:8443")
-        self.assertEqual(answer.header("x-seen-host"), "api.example:8443")
-        self.assertEqual(answer.header("x-seen-probe"), "a, b")
-        self.assertIn("1.1", answer.header("x-seen-via"))
+        # Whoever connects is not believed who is behind it, unless it is a proxy of ours.
+        told = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "else.example"}
+        asked = {"Host": "api.example:8443", "X-Probe": "a, b", **told}
+        with Aggregator("--trust-forwarded", delegate=self.nginx.url, plugins=None) as trusting:
+            for aggregator, seen in (
+                (self.aggregator, ("127.0.0.1", "http", "api.example:8443")),
+                (trusting, ("192.0.2.7, 127.0.0.1", "https", "else.example")),
+            ):
+                with self.subTest(seen):
+                    answer = aggregator.get("/headers", asked)
+                    names = ("x-seen-forwarded-for", "x-seen-forwarded-proto", "x-seen-forwarded-host")
+                    self.assertEqual(tuple(answer.header(name) for name in names), seen)
+                    self.assertEqual(answer.header("x-seen-host"), "api.example:8443")
+                    self.assertEqual(answer.header("x-seen-probe"), "a, b")
+                    self.assertIn("1.1", answer.header("x-seen-via"))
 
     def test_connections_to_the_delegate_are_reused(self):
         # Goal: keep-alive towards the delegate. Method: the delegate's own log numbers connections and requests on
@@ -154,6 +162,59 @@ class EchoTest(TestCase):
             for path in ("/echo", "/chunks"):
                 with self.subTest(size=size, path=path):
                     self.assertEqual(self.aggregator.request("POST", path, content).body, content)
+
+    def test_a_large_chunked_post_goes_both_ways_byte_for_byte_with_its_trailers(self):
+        content = noise(20_000_000, 5)
+        cuts = random.Random(6)
+        message = [
+            b"POST /chunks?large HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n"
+            b"Connection: close\r\n\r\n"
+        ]
+        at = 0
+        while at < len(content):
+            size = min(cuts.choice((1, 17, 4096, 16_384, 65_537, 300_000)), len(content) - at)
+            message.append(b"%x;note=ignored\r\n%b\r\n" % (size, content[at : at + size]))
+            at += size
+        message.append(b"0\r\nX-Sum: %b\r\n\r\n" % hashlib.sha256(content).hexdigest().encode())
+        with socket.create_connection(("127.0.0.1", self.aggregator.port), timeout=harness.PATIENCE) as client:
+            threading.Thread(target=client.sendall, args=(b"".join(message),), daemon=True).start()
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            self.assertEqual(hashlib.sha256(answer.read()).digest(), hashlib.sha256(content).digest())
+        _, _, _, body, trailers = [request for request in self.delegate.requests if "large" in request[1]][-1]
+        self.assertEqual(hashlib.sha256(body).digest(), hashlib.sha256(content).digest())
+        self.assertEqual(trailers, [f"X-Sum: {hashlib.sha256(content).hexdigest()}"])
+
+    def test_the_head_that_the_delegate_sees_is_the_clients_with_what_a_proxy_adds(self):
+        sent = (
+            b"POST /head?exact HTTP/1.1\r\nHoSt: a:1\r\nUSER-agent: x/1\r\nAccept: */*\r\nX-B:2\r\nx-a: 1\r\n"
+            b"Content-Type: text/plain\r\nX-B: 3\r\nX-Empty:\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+        )
+        exchange_raw(self.aggregator.port, sent)
+        expected = [
+            ("HoSt", "a:1"),
+            ("USER-agent", "x/1"),
+            ("Accept", "*/*"),
+            ("X-B", "2"),
+            ("x-a", "1"),
+            ("Content-Type", "text/plain"),
+            ("X-B", "3"),
+            ("X-Empty", ""),
+            ("X-Forwarded-For", "127.0.0.1"),
+            ("X-Forwarded-Proto", "http"),
+            ("X-Forwarded-Host", "a:1"),
+            ("Via", "1.1 dpa"),
+            ("Content-Length", "2"),
+        ]
+        self.assertEqual(self.delegate.requests[-1][2], expected)
+
+    def test_the_head_that_the_client_sees_is_the_delegates_with_what_a_proxy_adds(self):
+        answer, _ = exchange_raw(self.aggregator.port, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
+        added = [b"Via: 1.1 dpa", b"Connection: close", b"Content-Length: 2"]
+        self.assertEqual(lines, [b"HTTP/1.1 200 OK", b"X-Method: POST", *added])
+        self.assertEqual(body, b"ok")
 
     def test_the_request_target_is_passed_on_as_it_came(self):
         for target in ("/head?a=b&c=%20%2F", "/head/%2e%2E//x/../y?q=%00", "/head;p=1?", "/head?" + "x" * 7000):

@@ -112,6 +112,7 @@ class MisbehavingPluginTest(TestCase):
                     "backend": True,
                     "executable": executable,
                     "info": {"version": "1.0.0"},
+                    "dependencies": {"grafanaDependency": ">=10.0.0"},
                 },
                 file,
             )

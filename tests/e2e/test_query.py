@@ -157,17 +157,14 @@ class QueryTest(TestCase):
             "[" * 100_0,
         ):
             with self.subTest(body[:60]):
-                answer = self.post(body.encode("latin-1"))
-                status = self.assert_status(answer, 400)
-                self.assertTrue(any(harness.REASON[name] in json.dumps(status) for name in ("bad_json", "bad_query")))
+                shaped = body[:1] in ("[", "n", "7", '"')  # Not an object, whatever follows.
+                self.assert_status(self.post(body.encode("latin-1")), 400, "bad_query" if shaped else "bad_json")
 
     def test_json_of_the_wrong_shape_is_a_400_that_names_the_field(self):
         right = query()
         rows = [
             ({"from": 1, "to": "now", "queries": [right]}, "from"),
             ({"from": "now-1h", "to": [], "queries": [right]}, "to"),
-            ({"from": "now-1h", "to": "now"}, "queries"),
-            ({"from": "now-1h", "to": "now", "queries": []}, "queries"),
             ({"from": "now-1h", "to": "now", "queries": {}}, "queries"),
             ({"from": "now-1h", "to": "now", "queries": ["A"]}, "queries"),
             ({"from": "now-1h", "to": "now", "queries": [{**right, "refId": 1}]}, "refId"),
@@ -179,6 +176,36 @@ class QueryTest(TestCase):
         for body, field in rows:
             with self.subTest(field=field, body=json.dumps(body)[:100]):
                 self.assertIn(field, self.assert_status(self.post(body), 400, "bad_query")["message"])
+
+    def test_each_thing_that_a_query_can_get_wrong_has_its_own_word(self):
+        right = query()
+        other = {**query("B"), "datasource": {"type": harness.PLUGIN_ID, "uid": "other"}}
+        without = {"refId": "A", "scenarioId": "random_walk"}
+        deep = json.dumps(query_body({**right, "deep": None})).replace("null", "[" * 300 + "]" * 300)
+        rows = [
+            ({"from": "now-1h", "to": "now"}, "no_reference"),
+            ({"from": "now-1h", "to": "now", "queries": []}, "no_reference"),
+            (query_body(without), "no_reference"),
+            (query_body(right, other), "mismatch"),
+            (query_body(right, right), "duplicate"),
+            ({"from": "yesterday-ish", "to": "now", "queries": [right]}, "bad_time"),
+            ({"from": "now-1h", "to": "now-1parsec", "queries": [right]}, "bad_time"),
+            (query_body(*(query(f"q{index}") for index in range(1001))), "too_many_queries"),
+            (deep, "too_deep"),
+        ]
+        with Aggregator() as aggregator:  # Its limit on bodies is the default one.
+            for number, (body, reason) in enumerate(rows):
+                with self.subTest(reason, number=number):
+                    target = f"{QUERY_PATH}?word={number}."
+                    self.assert_status(aggregator.request("POST", target, body), 400, reason)
+                    # Body, access record and metric say the same word.
+                    aggregator.wait_record(target=f"word={number}.", status=400, reason=harness.REASON[reason])
+                    counted = aggregator.metric("requests", code="400", reason=harness.REASON[reason], route="query")
+                    self.assertGreaterEqual(counted, 1)
+
+    def test_a_namespace_that_names_no_organisation_is_a_404(self):
+        path = QUERY_PATH.replace("/default/", "/no-such-space/")
+        self.assert_status(self.post(query_body(), path), 404, "no_namespace")
 
     def test_a_body_that_names_another_data_source_is_a_400(self):
         for datasource in ({"type": "prometheus", "uid": UID}, {"type": harness.PLUGIN_ID, "uid": "other"}):

@@ -5,6 +5,7 @@ why. Method: files replaced atomically, as kubelets and editors do, beside a ste
 """
 
 import os
+import signal
 
 from harness import (
     GROUP,
@@ -12,6 +13,7 @@ from harness import (
     QUERY_PATH,
     UID,
     Aggregator,
+    Client,
     Load,
     Nginx,
     TestCase,
@@ -57,6 +59,33 @@ class ReloadTest(TestCase):
         outcomes = load.outcomes()
         self.assertEqual([outcome for outcome in outcomes if outcome != 200], [], f"of {len(outcomes)} requests")
         self.assertGreater(len(outcomes), 20)
+
+    def test_a_thousand_tables_in_force_one_after_the_other_while_requests_flow(self):
+        # Goal: as above, and each change really took effect. Method: SIGHUP has each read at once, where the watcher
+        # alone waits for a quiet moment; the generation that /status tells counts them.
+        def both(client):
+            query_status = client.request("POST", QUERY_PATH, query_body()).status
+            return query_status if query_status != 200 else client.request("GET", "/hello").status
+
+        def generation():
+            return admin.request("GET", "/status").json()["services"]["generation"]
+
+        with Aggregator(delegate=self.nginx.url) as aggregator, Client(aggregator.admin_port) as admin:
+            first = generation()
+            with Load(both, 4, aggregator.port) as load:
+                for change in range(1, 1001):
+                    aggregator.write_service("other.yaml", manifest(group=OTHER_GROUP, version=f"v{change}"))
+                    aggregator.process.signal(signal.SIGHUP)
+                    wait_until(lambda wanted=first + change: generation() >= wanted, f"table {change} is in force", 20)
+                    if change % 100 == 0:
+                        path = OTHER_PATH.replace("/v1/", f"/v{change}/")
+                        wait_until(lambda p=path: self.is_served(aggregator, p), f"{path} is served", 20)
+                load.wait_for(10)
+                load.stop()
+            self.assertEqual(generation(), first + 1000)
+        outcomes = load.outcomes()
+        self.assertEqual([outcome for outcome in outcomes if outcome != 200], [], f"of {len(outcomes)} requests")
+        self.assertGreater(len(outcomes), 1000, "there was load enough to be disturbed")
 
     def test_a_file_that_is_added_changed_and_removed(self):
         with Aggregator(delegate=self.nginx.url) as aggregator:
@@ -110,11 +139,12 @@ spec:
     def test_an_invalid_change_keeps_the_last_good_table_and_names_file_and_line(self):
         broken = "apiVersion: aggregation.grafana.app/v0alpha1\nkind: DataPlaneService\nmetadata:\n  name: [\n"
         wrong_type = manifest(services=[{"type": "qwery"}])
-        for text, said in ((broken, r"service-0\.yaml:\d+"), (wrong_type, "qwery")):
+        named = r'service-0\.yaml" line=\d+ .*'
+        for text, said in ((broken, named + "not valid YAML"), (wrong_type, named + "qwery")):
             with self.subTest(said), Aggregator(delegate=self.nginx.url) as aggregator:
                 aggregator.write_service("service-0.yaml", text)
-                aggregator.wait_log(r"service-0\.yaml.*" if said == "qwery" else said)
                 aggregator.wait_log(said)
+                self.assertRegex(aggregator.admin("/readyz?verbose").body.decode(), r"\[-\]services failed: .*service-0")
                 for _ in range(20):
                     self.assert_frames(aggregator.query())
                 services = [{"type": "query"}]

@@ -106,6 +106,23 @@ Spec PathSpec(std::string name, std::string_view group, std::string_view value_n
           nullptr};
 }
 
+// Off unless given; as a flag it takes no value.
+Spec SwitchSpec(std::string name, std::string_view group, bool Options::* member, std::string_view help) {
+  return {std::move(name),
+          group,
+          "",
+          "",
+          help,
+          "true or false",
+          false,
+          [member](std::string_view text, Options& options) {
+            const auto value = ParseBool(text);
+            if (value) options.*member = *value;
+            return value.has_value();
+          },
+          nullptr};
+}
+
 Spec ListSpec(std::string name, std::string_view group, std::string_view value_name,
               std::vector<std::string> Options::* member, std::string_view help, std::string_view expected,
               std::function<std::optional<std::string>(std::string_view)> normalise) {
@@ -235,6 +252,9 @@ void AddClients(std::vector<Spec>& specs) {
   specs.push_back(CountSpec("max-connections", kGroup, &Options::max_connections, 0, 100'000'000,
                             "client connections at once; above it 503; 0: by the limit on open files",
                             "a number from 0 to 100000000"));
+  specs.push_back(SwitchSpec("trust-forwarded", kGroup, &Options::trust_forwarded,
+                             "clients are proxies of yours: their X-Forwarded-*, Forwarded and Grafana identity headers "
+                             "are passed on; otherwise replaced or removed"));
 }
 
 void AddDelegate(std::vector<Spec>& specs) {
@@ -287,15 +307,8 @@ void AddTheRest(std::vector<Spec>& specs) {
   specs.push_back(DurationSpec("drain-timeout", kProgram, &Options::drain_timeout,
                                "how long requests in flight may take after SIGTERM; 0: none are waited for",
                                Duration(0)));
-  specs.push_back({"check", kProgram, "", "",
-                   "validate options, manifests, data sources and plugins, then exit with 0 or 1", "true or false",
-                   false,
-                   [](std::string_view text, Options& options) {
-                     const auto value = ParseBool(text);
-                     if (value) options.check = *value;
-                     return value.has_value();
-                   },
-                   nullptr});
+  specs.push_back(SwitchSpec("check", kProgram, &Options::check,
+                             "validate options, manifests, data sources and plugins, then exit with 0 or 1"));
 }
 
 std::vector<Spec> AllSpecs() {

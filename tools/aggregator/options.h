@@ -64,6 +64,8 @@ struct Options {
   Duration keepalive_timeout{75'000};
   uint64_t max_header_bytes = 64 << 10;
   uint64_t max_connections = 0;  // 0: by the limit on open files.
+  // Off: who can reach us could otherwise tell the delegate any address as the client's.
+  bool trust_forwarded = false;
 
   // The delegate.
   Duration delegate_connect_timeout{1'000};
