@@ -115,7 +115,10 @@ Task<DownstreamConnection::Ending> DownstreamConnection::RefuseHead(Error error)
     const Reason reason = timed_out ? Reason::kHeaderTimeout : ReasonFromViolation(violation);
     const int status = timed_out ? Info(reason).http_status : StatusOf(violation);
     if (!timed_out) message += ReasonOf(violation);
-    static_cast<void>(co_await RespondStatus(reason, status, message, {}));
+    // RFC 9110 §15.5.6: a 405 says what is allowed.
+    const HeaderField allow{"Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"};
+    const std::span<const HeaderField> fields(&allow, reason == Reason::kMethodNotAllowed ? 1 : 0);
+    static_cast<void>(co_await RespondStatus(reason, status, message, fields));
   }
   const bool answered = response_ == ResponseState::kFinished;
   FinishRecord();

@@ -30,7 +30,9 @@ struct UpstreamPoolOptions {
   uint32_t leases_max = 1024;           // Leased plus connecting, per endpoint and worker. Beyond it exchanges wait.
   uint32_t waiting_max = 1024;          // Beyond it: kShed at once.
   uint64_t waiting_timeout_ms = 1'000;  // Then: kShed.
-  uint32_t idle_max = 128;              // Beyond it the one that has been idle longest is closed.
+  // Beyond it the one that has been idle longest is closed. As many as leases: the answers of one turn make as many idle at once, and
+  // an idle one costs a descriptor and no buffer.
+  uint32_t idle_max = 1024;
   uint64_t idle_timeout_ms = 55'000;    // --delegate-idle-timeout. Below the upstream's own keep-alive timeout.
   uint64_t connect_timeout_ms = 1'000;  // --delegate-connect-timeout
   UpstreamConnectionOptions connection;
