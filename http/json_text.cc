@@ -45,11 +45,20 @@ char* WriteEscape(char* out, unsigned char c) {
   *out++ = '\\';
   switch (c) {
     case '"':
-    case '\\': *out++ = static_cast<char>(c); return out;
-    case '\n': *out++ = 'n'; return out;
-    case '\r': *out++ = 'r'; return out;
-    case '\t': *out++ = 't'; return out;
-    default: break;
+    case '\\':
+      *out++ = static_cast<char>(c);
+      return out;
+    case '\n':
+      *out++ = 'n';
+      return out;
+    case '\r':
+      *out++ = 'r';
+      return out;
+    case '\t':
+      *out++ = 't';
+      return out;
+    default:
+      break;
   }
   std::memcpy(out, "u00", 3);
   out[3] = kHex[c >> 4];
