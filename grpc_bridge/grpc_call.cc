@@ -18,8 +18,11 @@ const std::string kUserAgent = std::string("dataplane-aggregator/") + kVersion;
 }  // namespace
 
 GrpcCall::GrpcCall(Worker& worker, const GrpcCallOptions& options)
-    : worker_(worker), wake_(worker), deadline_(worker.timers(), *this, Error{ErrorCode::kTimeout, ErrorSource::kPlugin}),
-      reader_(worker.bytes(), options.message_bytes_max), inbox_(worker.bytes()) {}
+    : worker_(worker),
+      wake_(worker),
+      deadline_(worker.timers(), *this, Error{ErrorCode::kTimeout, ErrorSource::kPlugin}),
+      reader_(worker.bytes(), options.message_bytes_max),
+      inbox_(worker.bytes()) {}
 
 GrpcCall::~GrpcCall() {
   if (session() != nullptr) session()->Reset(*this);

@@ -1,5 +1,5 @@
-// GrpcCall is one call to a plugin: unary, or with a stream of replies that is read with back-pressure. It lives in the frame of
-// the coroutine that makes it:
+// GrpcCall is one call to a plugin: unary, or with a stream of replies that is read with back-pressure. It lives in the
+// frame of the coroutine that makes it:
 //
 //     GrpcCall call(worker, options);
 //     call.ArmDeadline(timeout_ms);
@@ -10,7 +10,8 @@
 // (kTimeout), Cancel's reason, the connection (kReset, kClosed), a peer that broke gRPC (kMalformed, kTooLarge; fault()
 // says how), a session that could not take it (kShed, kClosed). retry_safe: the plugin has certainly not seen it.
 //
-// A call that is given up resets its stream (RST_STREAM CANCEL) at once. Cancel before or between attempts ends the next one.
+// A call that is given up resets its stream (RST_STREAM CANCEL) at once. Cancel before or between attempts ends the
+// next one.
 
 #pragma once
 
@@ -66,8 +67,8 @@ class GrpcCall final : public Cancellable, private H2Stream {
 
   // Begins a call whose replies come as a stream. Errors: as H2Session::Open, the reason of Cancel.
   Result<void> Start(H2Session& session, const GrpcRequest& request);
-  // The next message; none at the end, when status() says how it went. Messages that came before an error of the connection
-  // are handed out first. REQUIRES: Start() succeeded; one reader.
+  // The next message; none at the end, when status() says how it went. Messages that came before an error of the
+  // connection are handed out first. REQUIRES: Start() succeeded; one reader.
   Task<Result<std::optional<ByteBuffer>>> Read();
   const GrpcStatus& status() const { return fields_.status(); }
 
@@ -112,7 +113,8 @@ class GrpcCall final : public Cancellable, private H2Stream {
   std::optional<Error> error_;  // Set when the call has ended by one.
   GrpcResponseFields fields_;
   GrpcMessageReader reader_;
-  ByteBuffer inbox_;  // Streaming: what has come and is not read yet, from inbox_offset_. Bounded by the stream's window.
+  // Streaming: what has come and is not read yet, from inbox_offset_. Bounded by the stream's window.
+  ByteBuffer inbox_;
   size_t inbox_offset_ = 0;
 
   std::array<char, kGrpcPrefixBytes> prefix_{};

@@ -11,9 +11,10 @@ namespace dpa {
 namespace {
 
 constexpr std::array<std::string_view, 17> kCodeNames = {
-    "OK",           "CANCELLED",         "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",   "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",         "OUT_OF_RANGE",
-    "UNIMPLEMENTED", "INTERNAL",          "UNAVAILABLE",       "DATA_LOSS",          "UNAUTHENTICATED"};
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 // A length is only a claim until the bytes come: more than this is reserved as they do.
 constexpr size_t kReservedAtOnceMax = 1u << 20;
@@ -51,15 +52,24 @@ std::string_view ToString(GrpcCode code) { return kCodeNames[static_cast<size_t>
 
 std::string_view ToString(GrpcFault fault) {
   switch (fault) {
-    case GrpcFault::kNone: return "did nothing wrong";
-    case GrpcFault::kContentType: return "answered with a content type that is not gRPC's";
-    case GrpcFault::kCompressed: return "sent a compressed message, which was not asked for";
-    case GrpcFault::kPrefix: return "sent a message with an unknown flag";
-    case GrpcFault::kTooLarge: return "sent a message larger than the limit";
-    case GrpcFault::kTruncated: return "ended its answer inside a message";
-    case GrpcFault::kNoMessage: return "ended its answer with status OK and without a message";
-    case GrpcFault::kTwoMessages: return "sent more than one message where one is the rule";
-    case GrpcFault::kNoStatus: return "ended its answer without a gRPC status";
+    case GrpcFault::kNone:
+      return "did nothing wrong";
+    case GrpcFault::kContentType:
+      return "answered with a content type that is not gRPC's";
+    case GrpcFault::kCompressed:
+      return "sent a compressed message, which was not asked for";
+    case GrpcFault::kPrefix:
+      return "sent a message with an unknown flag";
+    case GrpcFault::kTooLarge:
+      return "sent a message larger than the limit";
+    case GrpcFault::kTruncated:
+      return "ended its answer inside a message";
+    case GrpcFault::kNoMessage:
+      return "ended its answer with status OK and without a message";
+    case GrpcFault::kTwoMessages:
+      return "sent more than one message where one is the rule";
+    case GrpcFault::kNoStatus:
+      return "ended its answer without a gRPC status";
   }
   return "";
 }
@@ -98,15 +108,21 @@ GrpcCode ParseGrpcCode(std::string_view value) {
 
 GrpcCode GrpcCodeFromHttpStatus(int http_status) {
   switch (http_status) {
-    case 400: return GrpcCode::kInternal;
-    case 401: return GrpcCode::kUnauthenticated;
-    case 403: return GrpcCode::kPermissionDenied;
-    case 404: return GrpcCode::kUnimplemented;
+    case 400:
+      return GrpcCode::kInternal;
+    case 401:
+      return GrpcCode::kUnauthenticated;
+    case 403:
+      return GrpcCode::kPermissionDenied;
+    case 404:
+      return GrpcCode::kUnimplemented;
     case 429:
     case 502:
     case 503:
-    case 504: return GrpcCode::kUnavailable;
-    default: return GrpcCode::kUnknown;
+    case 504:
+      return GrpcCode::kUnavailable;
+    default:
+      return GrpcCode::kUnknown;
   }
 }
 

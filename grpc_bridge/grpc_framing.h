@@ -1,5 +1,5 @@
-// What gRPC puts on top of HTTP/2, as pure functions and two small readers: length-prefixed messages, status fields, timeouts.
-// (Authority: grpc/grpc, doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md.)
+// What gRPC puts on top of HTTP/2, as pure functions and two small readers: length-prefixed messages, status fields,
+// timeouts. (Authority: grpc/grpc, doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md.)
 //
 //     DATA    00 LL LL LL LL  message bytes …        00: not compressed; length big-endian
 //
@@ -81,8 +81,8 @@ std::optional<std::string> DecodeBase64(std::string_view value);
 class GrpcResponseFields {
  public:
   void OnField(std::string_view name, std::string_view value);
-  // A block has ended. Errors: kContentType. An answer that is not gRPC's but HTTP's (status other than 200 without grpc-status)
-  // is given a status by the mapping; no more need be read then.
+  // A block has ended. Errors: kContentType. An answer that is not gRPC's but HTTP's (status other than 200 without
+  // grpc-status) is given a status by the mapping; no more need be read then.
   GrpcFault OnFieldsEnd();
 
   bool head_complete() const { return head_complete_; }  // Beyond interim (1xx) heads.
@@ -108,8 +108,8 @@ class GrpcMessageReader {
   // `pool` outlives the reader.
   GrpcMessageReader(BytePool& pool, size_t message_bytes_max) : message_(pool), message_bytes_max_(message_bytes_max) {}
 
-  // Takes from the front of `bytes` up to the end of the current message; what is left belongs to the next one. Returns the
-  // fault, after which the reader is of no use. REQUIRES: !complete().
+  // Takes from the front of `bytes` up to the end of the current message; what is left belongs to the next one. Returns
+  // the fault, after which the reader is of no use. REQUIRES: !complete().
   GrpcFault Take(std::string_view& bytes);
 
   bool complete() const { return prefix_bytes_ == kGrpcPrefixBytes && message_.size() == length_; }

@@ -5,8 +5,12 @@
 namespace dpa {
 
 H2Connection::H2Connection(Worker& worker, H2Memory& memory, const H2ConnectionOptions& options, int fd, bool is_unix)
-    : worker_(worker), options_(options), socket_(worker, fd, is_unix, ErrorSource::kPlugin),
-      session_(memory, options.h2, *this), writer_(worker), output_(worker.bytes()) {}
+    : worker_(worker),
+      options_(options),
+      socket_(worker, fd, is_unix, ErrorSource::kPlugin),
+      session_(memory, options.h2, *this),
+      writer_(worker),
+      output_(worker.bytes()) {}
 
 Task<Error> H2Connection::Run() {
   writer_.Spawn(WriteLoop());

@@ -1,5 +1,5 @@
-// H2Connection is an H2Session on a socket: a loop that feeds it what arrives, and one that, at the end of a turn, sends what all its
-// streams have to say in one go.
+// H2Connection is an H2Session on a socket: a loop that feeds it what arrives, and one that, at the end of a turn,
+// sends what all its streams have to say in one go.
 //
 //     Run ──▶ running ──▶ (CloseWhenIdle: until the last stream has ended) ──▶ over
 //                └──▶ Close, end of stream, reset, broken protocol: streams fail at once ──▶ over
@@ -32,8 +32,8 @@ class H2Connection final : private H2Session::Owner, private TurnHook, private T
   // Takes over `fd`, connected. `worker` and `memory` outlive the connection.
   H2Connection(Worker& worker, H2Memory& memory, const H2ConnectionOptions& options, int fd, bool is_unix);
 
-  // Serves until the connection is over; every stream has ended then, and nothing is in flight. The value is why: kClosed after
-  // CloseWhenIdle or the peer's GOAWAY, else the error that ended it. REQUIRES: called once.
+  // Serves until the connection is over; every stream has ended then, and nothing is in flight. The value is why:
+  // kClosed after CloseWhenIdle or the peer's GOAWAY, else the error that ended it. REQUIRES: called once.
   Task<Error> Run();
   // Ends it now: streams fail with `reason` before this returns.
   void Close(Error reason);

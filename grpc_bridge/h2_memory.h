@@ -1,5 +1,5 @@
-// H2Memory is where nghttp2's own records (streams, frames, header table entries) of one worker come from: free lists per size, so
-// that a call in the steady state goes to no allocator. A block is always in exactly one place:
+// H2Memory is where nghttp2's own records (streams, frames, header table entries) of one worker come from: free lists
+// per size, so that a call in the steady state goes to no allocator. A block is always in exactly one place:
 //
 //     heap --> lent to nghttp2 <--> free list --> heap (when this object ends)
 //

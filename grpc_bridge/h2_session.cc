@@ -68,7 +68,8 @@ void H2Session::List::Remove(H2Stream& stream) {
   stream.previous_ = nullptr;
 }
 
-// What nghttp2 calls. A stream that has ended for us has no user data there any more; what still comes for it is dropped.
+// What nghttp2 calls. A stream that has ended for us has no user data there any more; what still comes for it is
+// dropped.
 struct H2Session::Callbacks {
   static H2Session& Self(void* self) { return *static_cast<H2Session*>(self); }
   static H2Stream* Find(nghttp2_session* session, int32_t id) {
@@ -102,6 +103,7 @@ struct H2Session::Callbacks {
 
   static int OnFrame(nghttp2_session* session, const nghttp2_frame* frame, void* self) {
     if (frame->hd.type == NGHTTP2_GOAWAY) {
+      Self(self).Note("the plugin said GOAWAY", frame->goaway.error_code);
       Self(self).draining_ = true;
       Self(self).EndWaiting(NotHere());
       return 0;
@@ -128,6 +130,11 @@ struct H2Session::Callbacks {
   static int OnFrameNotSent(nghttp2_session* session, const nghttp2_frame* frame, int, void* self) {
     if (frame->hd.type != NGHTTP2_HEADERS) return 0;
     if (H2Stream* stream = Find(session, frame->hd.stream_id)) Self(self).End(*stream, std::unexpected(NotHere()));
+    return 0;
+  }
+
+  static int OnFrameSent(nghttp2_session*, const nghttp2_frame* frame, void* self) {
+    if (frame->hd.type == NGHTTP2_GOAWAY) Self(self).Note("it was told GOAWAY", frame->goaway.error_code);
     return 0;
   }
 
@@ -172,6 +179,7 @@ struct H2Session::Callbacks {
       nghttp2_session_callbacks_set_on_frame_recv_callback(made, &OnFrame);
       nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(made, &OnInvalidFrame);
       nghttp2_session_callbacks_set_on_frame_not_send_callback(made, &OnFrameNotSent);
+      nghttp2_session_callbacks_set_on_frame_send_callback(made, &OnFrameSent);
       nghttp2_session_callbacks_set_on_stream_close_callback(made, &OnStreamClose);
       nghttp2_session_callbacks_set_send_data_callback(made, &SendData);
       nghttp2_session_callbacks_set_error_callback2(made, &OnComplaint);
@@ -319,7 +327,8 @@ uint64_t H2Session::ExpireWaiting(uint64_t now_ms) {
 
 Result<void> H2Session::Feed(std::string_view bytes) {
   if (failed_) return std::unexpected(Malformed());
-  const ssize_t taken = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  const ssize_t taken =
+      nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (taken < 0) {
     failed_ = true;
     if (complaint_.empty()) complaint_ = nghttp2_strerror(static_cast<int>(taken));
@@ -390,6 +399,12 @@ void H2Session::CloseWhenIdle() {
 
 bool H2Session::finished() const {
   return failed_ || (!nghttp2_session_want_read(session_) && !nghttp2_session_want_write(session_));
+}
+
+// A GOAWAY for an error, unless the reason is known better already.
+void H2Session::Note(std::string_view what, uint32_t h2_code) {
+  if (h2_code == NGHTTP2_NO_ERROR || !complaint_.empty()) return;
+  complaint_.append(what).append(" with ").append(nghttp2_http2_strerror(h2_code));
 }
 
 void H2Session::WantOutput() {

@@ -1,18 +1,19 @@
-// H2Session is the HTTP/2 client protocol of one connection, by nghttp2: bytes in, bytes out, streams between. It knows neither
-// sockets nor time (H2Connection does) nor gRPC (GrpcCall does), so it can be driven by anything that has bytes.
+// H2Session is the HTTP/2 client protocol of one connection, by nghttp2: bytes in, bytes out, streams between. It knows
+// neither sockets nor time (H2Connection does) nor gRPC (GrpcCall does), so it can be driven by anything that has
+// bytes.
 //
 //     Open ──▶ waiting ──▶ open ──▶ ended        waiting: not one byte has gone out, the peer's or our own limit on
 //                └──────────┴────▶ ended         concurrent streams is reached, or Drain() has not come yet
 //
-// A stream ends exactly once, by OnEnd or by Reset(); after that the session has forgotten it. Streams that were waiting, or that the
-// peer says it never looked at, end with a retry_safe error.
+// A stream ends exactly once, by OnEnd or by Reset(); after that the session has forgotten it. Streams that were
+// waiting, or that the peer says it never looked at, end with a retry_safe error.
 //
 // Flow control. What arrives is always given back to the connection's window at once, so that one slow reader never
-// stops the others; a stream's own window is given back at once too, unless the stream holds it (`holds_window`) and calls
-// Consume() as it drains. Memory for a stream that holds its window is bounded by `stream_window_bytes`.
+// stops the others; a stream's own window is given back at once too, unless the stream holds it (`holds_window`) and
+// calls Consume() as it drains. Memory for a stream that holds its window is bounded by `stream_window_bytes`.
 //
-// Output of a turn is collected by one Drain(). Heads are always written whole; bodies stop at the limit given and go on with the
-// next Drain().
+// Output of a turn is collected by one Drain(). Heads are always written whole; bodies stop at the limit given and go
+// on with the next Drain().
 //
 // Not thread safe; callbacks come from inside Feed(), Drain(), Fail() and ExpireWaiting() only.
 
@@ -53,15 +54,15 @@ struct H2Field {
   bool varies = false;
 };
 
-// A request: `fields` with the pseudo fields first, then the pieces of a body of known length. All of it, the arrays included, must stay
-// until the stream has ended.
+// A request: `fields` with the pseudo fields first, then the pieces of a body of known length. All of it, the arrays
+// included, must stay until the stream has ended.
 struct H2Request {
   std::span<const H2Field> fields;
   std::span<const std::string_view> body;
 };
 
-// One request and its response, embedded in whoever asks. The callbacks may call Reset() and Consume() of the session, and must
-// not resume coroutines (wake by the worker's ready list).
+// One request and its response, embedded in whoever asks. The callbacks may call Reset() and Consume() of the session,
+// and must not resume coroutines (wake by the worker's ready list).
 class H2Stream {
  public:
   H2Stream(const H2Stream&) = delete;
@@ -89,7 +90,7 @@ class H2Stream {
   H2Stream* next_ = nullptr;
   H2Stream* previous_ = nullptr;
   H2Request request_;
-  size_t body_piece_ = 0;    // Where sending the body has got to.
+  size_t body_piece_ = 0;  // Where sending the body has got to.
   size_t body_offset_ = 0;
   uint64_t body_rest_bytes_ = 0;
   uint64_t waiting_since_ms_ = 0;
@@ -144,7 +145,7 @@ class H2Session {
   bool finished() const;
   uint32_t open_count() const { return open_count_; }
   uint32_t waiting_count() const { return waiting_count_; }
-  // What nghttp2 had against the peer, a sentence for the log; empty if nothing.
+  // What was wrong with the peer or, as it says, with us; a sentence for the log, empty if nothing.
   const std::string& complaint() const { return complaint_; }
 
  private:
@@ -164,6 +165,7 @@ class H2Session {
   void End(H2Stream& stream, Result<void> result);
   void EndWaiting(Error error);
   void OnStreamGone();
+  void Note(std::string_view what, uint32_t h2_code);
   void WantOutput();
 
   nghttp2_session* session_ = nullptr;

@@ -149,7 +149,8 @@ Task<Result<int>> PluginChannel::ConnectNow(bool& is_unix) {
   const std::expected<Address, std::string> address = Address::Parse(address_);
   if (!address) {
     if (!std::exchange(complained_, true)) {
-      LogWarn("plugin_address_bad", "plugin={} address={} error={}", Quoted(plugin_id_), Quoted(address_), Quoted(address.error()));
+      LogWarn("plugin_address_bad", "plugin={} address={} error={}", Quoted(plugin_id_), Quoted(address_),
+              Quoted(address.error()));
     }
     co_return std::unexpected(Unavailable());
   }
@@ -173,7 +174,7 @@ void PluginChannel::FinishConnecting(Result<void> result) {
 void PluginChannel::LogEnd(const H2Connection& connection, Error reason) {
   const std::string& complaint = connection.session().complaint();
   if (reason.code == ErrorCode::kMalformed && !std::exchange(complained_, true)) {
-    LogWarn("plugin_broke_http2", "plugin={} detail={}", Quoted(plugin_id_), Quoted(complaint));
+    LogWarn("plugin_http2_error", "plugin={} detail={}", Quoted(plugin_id_), Quoted(complaint));
   } else {
     LogDebug("plugin_connection_ended", "plugin={} reason={}", Quoted(plugin_id_), ToString(reason.code));
   }

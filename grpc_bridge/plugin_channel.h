@@ -1,13 +1,14 @@
-// PluginChannel is one worker's way to one plugin: it keeps a connection to the process that runs now, makes it when a call first needs
-// it, and hands calls to it.
+// PluginChannel is one worker's way to one plugin: it keeps a connection to the process that runs now, makes it when a
+// call first needs it, and hands calls to it.
 //
 //     Unary ──▶ a connection that takes streams? ──▶ call ──▶ reply
 //                   │ no                              └──▶ certainly not seen by the plugin: once more, on another
 //                   ▼                                      connection if need be
 //               one connect for all who wait
 //
-// A connection that the plugin says goodbye to (GOAWAY), or that has run out of stream ids, finishes its calls beside its
-// successor. When the process has gone (its incarnation changed, or it is in back-off), its connections end at once.
+// A connection that the plugin says goodbye to (GOAWAY), or that has run out of stream ids, finishes its calls beside
+// its successor. When the process has gone (its incarnation changed, or it is in back-off), its connections end at
+// once.
 //
 // Belongs to its worker.
 
@@ -33,8 +34,8 @@ class H2Memory;
 struct PluginChannelOptions {
   H2ConnectionOptions connection;
   uint32_t connect_timeout_ms = 1'000;
-  uint32_t calls_max = 2'048;    // In flight and waiting. Beyond it: kShed.
-  uint32_t attempts_max = 3;     // Of one call, the first included; later ones only if the plugin has not seen it.
+  uint32_t calls_max = 2'048;  // In flight and waiting. Beyond it: kShed.
+  uint32_t attempts_max = 3;   // Of one call, the first included; later ones only if the plugin has not seen it.
 };
 
 class PluginChannel {
@@ -49,8 +50,8 @@ class PluginChannel {
   // What the directory now says about the plugin; nullptr: it is not there any more.
   void Update(const PluginEntry* entry);
 
-  // Makes a unary call. Errors: as GrpcCall, and kUnavailable (not running, or it cannot be reached) and kShed (calls_max, or too
-  // long in a queue), both retry_safe.
+  // Makes a unary call. Errors: as GrpcCall, and kUnavailable (not running, or it cannot be reached) and kShed
+  // (calls_max, or too long in a queue), both retry_safe.
   Task<Result<GrpcReply>> Unary(GrpcCall& call, const GrpcRequest& request);
 
   // No new calls; connections end when idle. Completes when all have. REQUIRES: no call is in flight.

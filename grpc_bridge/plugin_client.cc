@@ -57,8 +57,9 @@ size_t TraceMetadata(const RequestHead& request, std::span<H2Field, 2> metadata)
   for (const std::string_view name : {"traceparent", "tracestate"}) {
     const HeaderField* field = request.FindField(name);
     if (field == nullptr || field->value.empty() || field->value.size() > kTraceBytesMax) continue;
-    const bool printable = field->value.find_first_not_of(
-        " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~") ==
+    const bool printable =
+        field->value.find_first_not_of(
+            " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~") ==
         std::string_view::npos;
     if (printable) metadata[count++] = {name, field->value, /*varies=*/true};
   }
@@ -68,10 +69,14 @@ size_t TraceMetadata(const RequestHead& request, std::span<H2Field, 2> metadata)
 Reason ReasonOf(QueryError::Reason reason) {
   switch (reason) {
     case QueryError::Reason::kBadJson:
-    case QueryError::Reason::kTooDeep: return Reason::kBadJson;
-    case QueryError::Reason::kDatasourceMismatch: return Reason::kDatasourceMismatch;
-    case QueryError::Reason::kPluginBadReply: return Reason::kPluginBadReply;
-    default: return Reason::kBadQuery;
+    case QueryError::Reason::kTooDeep:
+      return Reason::kBadJson;
+    case QueryError::Reason::kDatasourceMismatch:
+      return Reason::kDatasourceMismatch;
+    case QueryError::Reason::kPluginBadReply:
+      return Reason::kPluginBadReply;
+    default:
+      return Reason::kBadQuery;
   }
 }
 
@@ -82,14 +87,18 @@ bool SaysRequestTooLarge(std::string_view message) {
 
 Reason ReasonOf(const GrpcStatus& status) {
   switch (status.code) {
-    case GrpcCode::kDeadlineExceeded: return Reason::kPluginTimeout;
-    case GrpcCode::kUnimplemented: return Reason::kPluginNotImplemented;
-    // The plugin, or what is left of it, says that it went away during the call. Unlike 503, 502 promises nothing about whether the
-    // request had an effect.
-    case GrpcCode::kUnavailable: return Reason::kPluginDied;
+    case GrpcCode::kDeadlineExceeded:
+      return Reason::kPluginTimeout;
+    case GrpcCode::kUnimplemented:
+      return Reason::kPluginNotImplemented;
+    // The plugin, or what is left of it, says that it went away during the call. Unlike 503, 502 promises nothing about
+    // whether the request had an effect.
+    case GrpcCode::kUnavailable:
+      return Reason::kPluginDied;
     case GrpcCode::kResourceExhausted:
       return SaysRequestTooLarge(status.message) ? Reason::kBodyTooLarge : Reason::kPluginReplyTooLarge;
-    default: return Reason::kPluginError;
+    default:
+      return Reason::kPluginError;
   }
 }
 
@@ -103,24 +112,36 @@ std::string Describe(std::string_view plugin_id, const GrpcStatus& status) {
 
 std::string DescribeUnavailable(std::string_view plugin_id, const PluginChannel& channel) {
   switch (channel.state()) {
-    case PluginState::kRunning: return fmt::format("plugin {} cannot be reached", plugin_id);
-    case PluginState::kStarting: return fmt::format("plugin {} is starting", plugin_id);
-    case PluginState::kBackoff: return fmt::format("plugin {} has failed and will be started again: {}", plugin_id, channel.failure());
-    case PluginState::kStopped: return fmt::format("plugin {} is stopped: {}", plugin_id, channel.failure());
+    case PluginState::kRunning:
+      return fmt::format("plugin {} cannot be reached", plugin_id);
+    case PluginState::kStarting:
+      return fmt::format("plugin {} is starting", plugin_id);
+    case PluginState::kBackoff:
+      return fmt::format("plugin {} has failed and will be started again: {}", plugin_id, channel.failure());
+    case PluginState::kStopped:
+      return fmt::format("plugin {} is stopped: {}", plugin_id, channel.failure());
   }
   return "";
 }
 
-std::string DescribeError(std::string_view plugin_id, Reason reason, const PluginChannel& channel, const GrpcCall& call) {
+std::string DescribeError(std::string_view plugin_id, Reason reason, const PluginChannel& channel,
+                          const GrpcCall& call) {
   if (call.fault() != GrpcFault::kNone) return fmt::format("plugin {} {}", plugin_id, ToString(call.fault()));
   switch (reason) {
-    case Reason::kPluginUnavailable: return DescribeUnavailable(plugin_id, channel);
-    case Reason::kPluginOverloaded: return fmt::format("plugin {} has too many calls in flight", plugin_id);
-    case Reason::kPluginDied: return fmt::format("the connection to plugin {} broke during the call", plugin_id);
-    case Reason::kPluginTimeout: return fmt::format("plugin {} did not answer in time", plugin_id);
-    case Reason::kPluginBadReply: return fmt::format("plugin {} broke the HTTP/2 protocol", plugin_id);
-    case Reason::kPluginReplyTooLarge: return fmt::format("plugin {} answered with too many header fields", plugin_id);
-    default: return fmt::format("the call to plugin {} failed", plugin_id);
+    case Reason::kPluginUnavailable:
+      return DescribeUnavailable(plugin_id, channel);
+    case Reason::kPluginOverloaded:
+      return fmt::format("plugin {} has too many calls in flight", plugin_id);
+    case Reason::kPluginDied:
+      return fmt::format("the connection to plugin {} broke during the call", plugin_id);
+    case Reason::kPluginTimeout:
+      return fmt::format("plugin {} did not answer in time", plugin_id);
+    case Reason::kPluginBadReply:
+      return fmt::format("plugin {} broke the HTTP/2 protocol", plugin_id);
+    case Reason::kPluginReplyTooLarge:
+      return fmt::format("plugin {} answered with too many header fields", plugin_id);
+    default:
+      return fmt::format("the call to plugin {} failed", plugin_id);
   }
 }
 
@@ -140,7 +161,8 @@ Task<void> RefuseBody(Exchange& exchange, Error error, size_t bytes_max) {
 }
 
 // The answer to a call that ended in an error or a status other than OK.
-Task<void> RefuseCall(Exchange& exchange, const PluginChannel& channel, const GrpcCall& call, const Result<GrpcReply>& reply) {
+Task<void> RefuseCall(Exchange& exchange, const PluginChannel& channel, const GrpcCall& call,
+                      const Result<GrpcReply>& reply) {
   const std::string_view plugin_id = exchange.match().target->plugin_id;
   if (reply) {
     const std::string message = Describe(plugin_id, reply->status);
@@ -258,15 +280,22 @@ Task<void> PluginClient::Serve(Exchange& exchange) {
   record.service = target.service_name;
   record.route = ToString(target.type);
   switch (target.type) {
-    case ServiceType::kQuery: co_await ServeQuery(exchange); break;
-    case ServiceType::kHealth: co_await ServeHealth(exchange); break;
-    default: co_await exchange.RespondError(Reason::kInternal, "this service type is not implemented"); break;
+    case ServiceType::kQuery:
+      co_await ServeQuery(exchange);
+      break;
+    case ServiceType::kHealth:
+      co_await ServeHealth(exchange);
+      break;
+    default:
+      co_await exchange.RespondError(Reason::kInternal, "this service type is not implemented");
+      break;
   }
 }
 
 // --- Who is asked ---
 
-// The plugin and the data source that the path names. What is missing is told in `refusal`, so that the body can be checked first.
+// The plugin and the data source that the path names. What is missing is told in `refusal`, so that the body can be
+// checked first.
 PluginClient::Target PluginClient::FindTarget(Exchange& exchange, Work& work, Refusal& refusal) {
   const RouteMatch& match = exchange.match();
   DecodeSegment(match.capture("ns"), work.namespace_name);
@@ -285,8 +314,8 @@ PluginClient::Target PluginClient::FindTarget(Exchange& exchange, Work& work, Re
   const PluginContextEntry* context = contexts_.current().Find(space->org_id, work.uid);
   // A data source of another plugin is not found either: its settings and secrets are none of this one's business.
   if (context == nullptr || context->source->type != plugin_id) {
-    refusal = {Reason::kDatasourceNotFound, fmt::format("no data source of type {} with uid {} in namespace {}", plugin_id,
-                                                        work.uid, work.namespace_name)};
+    refusal = {Reason::kDatasourceNotFound, fmt::format("no data source of type {} with uid {} in namespace {}",
+                                                        plugin_id, work.uid, work.namespace_name)};
     return target;
   }
   target.context = context;
@@ -318,7 +347,8 @@ void PluginClient::Count(PluginChannel& channel, PluginEndpoint endpoint, const 
   PluginStatusSource source = PluginStatusSource::kPlugin;
   if (!reply && reply.error().source == ErrorSource::kDownstream) status = PluginCallStatus::kCancelled;
   if (reply && reply->status.code == GrpcCode::kCancelled) status = PluginCallStatus::kCancelled;
-  if (reply && ErrorSourceFromStatusDetails(reply->status.details) == "downstream") source = PluginStatusSource::kDownstream;
+  if (reply && ErrorSourceFromStatusDetails(reply->status.details) == "downstream")
+    source = PluginStatusSource::kDownstream;
   const double seconds = static_cast<double>(worker_.now_ns() - started_ns) / 1e9;
   channel.metrics().CountCall(endpoint, status, source, seconds, request_bytes);
 }
@@ -344,7 +374,8 @@ Task<void> PluginClient::ServeQuery(Exchange& exchange) {
 
   GrpcCall call(worker_, options_.call);
   const uint64_t started_ns = worker_.now_ns();
-  const Result<GrpcReply> reply = co_await Call(exchange, *target.channel, call, "/pluginv2.Data/QueryData", work->message);
+  const Result<GrpcReply> reply =
+      co_await Call(exchange, *target.channel, call, "/pluginv2.Data/QueryData", work->message);
   if (!reply || reply->status.code != GrpcCode::kOk) {
     Count(*target.channel, PluginEndpoint::kQueryData, reply, /*failed=*/true, started_ns, body_bytes);
     co_return co_await RefuseCall(exchange, *target.channel, call, reply);
@@ -409,7 +440,8 @@ Task<void> PluginClient::ServeHealth(Exchange& exchange) {
 }
 
 // Grafana's answer: 200 when all is well, else 400 for a data source and 503 for any other plugin.
-Task<void> PluginClient::AnswerHealth(Exchange& exchange, Work& work, const GrpcReply& reply, std::string_view plugin_type) {
+Task<void> PluginClient::AnswerHealth(Exchange& exchange, Work& work, const GrpcReply& reply,
+                                      std::string_view plugin_type) {
   uint64_t status = 0;
   std::string_view message;
   std::string_view details;
@@ -425,8 +457,9 @@ Task<void> PluginClient::AnswerHealth(Exchange& exchange, Work& work, const Grpc
     co_return;
   }
   if (reply.status.code == GrpcCode::kUnimplemented) message = "Health check not implemented";
-  work.text = status == 1 ? "{\"status\":\"OK\",\"message\":" : status == 2 ? "{\"status\":\"ERROR\",\"message\":"
-                                                                          : "{\"status\":\"UNKNOWN\",\"message\":";
+  work.text = status == 1   ? "{\"status\":\"OK\",\"message\":"
+              : status == 2 ? "{\"status\":\"ERROR\",\"message\":"
+                            : "{\"status\":\"UNKNOWN\",\"message\":";
   AppendJsonString(message, work.text);
   const bool is_object = details.size() >= 2 && details.front() == '{' && details.back() == '}';
   if (is_object) work.text.append(",\"details\":").append(details);

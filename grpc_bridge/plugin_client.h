@@ -3,9 +3,9 @@
 //     Serve ──▶ query:  body ─ translate ─▶ Data.QueryData ─ render ─▶ {"results":{…}}
 //           └─▶ health:                     Diagnostics.CheckHealth ─▶ {"status":…,"message":…,"details":…}
 //
-// Who is asked and with which settings comes from two snapshots, adopted between two turns: the plugin directory (which processes
-// run, where) and the plugin contexts (data sources). An answer is always given; errors come in this order: method, body
-// (QueryTranslator's order), plugin known, namespace, data source, plugin running, the call.
+// Who is asked and with which settings comes from two snapshots, adopted between two turns: the plugin directory (which
+// processes run, where) and the plugin contexts (data sources). An answer is always given; errors come in this order:
+// method, body (QueryTranslator's order), plugin known, namespace, data source, plugin running, the call.
 //
 // A client that leaves cancels its call at the plugin.
 
@@ -39,13 +39,14 @@
 namespace dpa {
 
 struct PluginClientOptions {
-  uint64_t call_timeout_ms = 60'000;       // --plugin-call-timeout, from the whole request on; 0: no limit.
-  size_t request_bytes_max = 16u << 20;    // --max-plugin-request-bytes: what plugins made with the Go SDK take.
+  uint64_t call_timeout_ms = 60'000;     // --plugin-call-timeout, from the whole request on; 0: no limit.
+  size_t request_bytes_max = 16u << 20;  // --max-plugin-request-bytes: what plugins made with the Go SDK take.
   GrpcCallOptions call;
   PluginChannelOptions channel;
   QueryLimits query;
   QueryReplyLimits reply;
-  FrameTranscoder* transcoder = nullptr;  // For replies in Arrow; outlives the client. Without one they are errors per refId.
+  FrameTranscoder* transcoder =
+      nullptr;  // For replies in Arrow; outlives the client. Without one they are errors per refId.
 };
 
 class PluginClient final : public PluginHost, private TurnObserver {

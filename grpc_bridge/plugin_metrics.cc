@@ -4,7 +4,7 @@ namespace dpa {
 namespace {
 
 constexpr std::array<std::string_view, static_cast<size_t>(PluginEndpoint::kCount)> kEndpointNames = {
-    "queryData",      "queryChunkedData", "callResource",      "checkHealth",    "collectMetrics", "subscribeStream",
+    "queryData",     "queryChunkedData", "callResource",      "checkHealth",     "collectMetrics", "subscribeStream",
     "publishStream", "runStream",        "validateAdmission", "mutateAdmission", "convertObjects"};
 constexpr std::array<std::string_view, static_cast<size_t>(PluginCallStatus::kCount)> kStatusNames = {"ok", "error",
                                                                                                       "cancelled"};
@@ -74,8 +74,9 @@ void PluginMetrics::Record::Collect(MetricsPage& page) const {
                   static_cast<double>(connects_ok.value()));
   page.AddCounter("dpa_plugin_connects_total", connects_help, {{"plugin_id", id}, {"result", "error"}},
                   static_cast<double>(connects_failed.value()));
-  page.AddCounter("dpa_plugin_call_retries_total", "Plugin calls sent once more after the plugin had certainly not seen them.",
-                  {{"plugin_id", id}}, static_cast<double>(retries.value()));
+  page.AddCounter("dpa_plugin_call_retries_total",
+                  "Plugin calls sent once more after the plugin had certainly not seen them.", {{"plugin_id", id}},
+                  static_cast<double>(retries.value()));
   for (size_t i = 0; i < kEndpoints; ++i) {
     const Endpoint* endpoint = endpoints_[i].load(std::memory_order_acquire);
     if (endpoint != nullptr) CollectEndpoint(page, kEndpointNames[i], *endpoint);
@@ -90,12 +91,19 @@ void PluginMetrics::Record::CollectEndpoint(MetricsPage& page, std::string_view 
       const Outcome& outcome = endpoint.outcomes[status][source];
       if (outcome.calls.value() == 0) continue;
       page.AddCounter("grafana_plugin_request_total", "The total amount of plugin requests.",
-                      {{"plugin_id", id}, {"endpoint", endpoint_name}, {"status", kStatusNames[status]},
-                       {"target", kTarget}, {"status_source", kSourceNames[source]}},
+                      {{"plugin_id", id},
+                       {"endpoint", endpoint_name},
+                       {"status", kStatusNames[status]},
+                       {"target", kTarget},
+                       {"status_source", kSourceNames[source]}},
                       static_cast<double>(outcome.calls.value()));
       page.AddHistogram("grafana_plugin_request_duration_seconds", "Plugin request duration in seconds.",
-                        {{"source", kSource}, {"plugin_id", id}, {"endpoint", endpoint_name},
-                         {"status", kStatusNames[status]}, {"target", kTarget}, {"status_source", kSourceNames[source]}},
+                        {{"source", kSource},
+                         {"plugin_id", id},
+                         {"endpoint", endpoint_name},
+                         {"status", kStatusNames[status]},
+                         {"target", kTarget},
+                         {"status_source", kSourceNames[source]}},
                         outcome.seconds);
     }
   }

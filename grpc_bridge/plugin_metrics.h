@@ -1,5 +1,5 @@
-// PluginMetrics counts one worker's calls to plugins, under the names that Grafana's own plugin client uses, so that existing
-// dashboards work:
+// PluginMetrics counts one worker's calls to plugins, under the names that Grafana's own plugin client uses, so that
+// existing dashboards work:
 //
 //     grafana_plugin_request_total{plugin_id, endpoint, status, target, status_source}
 //     grafana_plugin_request_duration_seconds{source, plugin_id, endpoint, status, target, status_source}
@@ -8,8 +8,8 @@
 // and what is our own: dpa_plugin_connections, dpa_plugin_streams_in_flight, dpa_plugin_connects_total,
 // dpa_plugin_call_retries_total.
 //
-// Plugin ids come from the plugin directory, never from a client. Written by the worker, read by the scrape: records are only ever
-// added, and published by a release store.
+// Plugin ids come from the plugin directory, never from a client. Written by the worker, read by the scrape: records
+// are only ever added, and published by a release store.
 
 #pragma once
 

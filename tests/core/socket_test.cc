@@ -3,10 +3,16 @@
 
 #include "core/socket.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "core/listener.h"
 #include "core/ring_uring.h"
@@ -175,6 +181,179 @@ TEST_F(SocketTest, ConnectingToNobodyIsRefusedAndRetrySafe) {
   RunAll();
   ASSERT_FALSE(fd);
   EXPECT_EQ(fd.error().code, ErrorCode::kRefused);
+}
+
+// --- A pool that is far too small ---
+
+class TinyPoolTest : public SocketTest {
+ protected:
+  static std::unique_ptr<UringRing> MakeTinyRing() {
+    UringOptions options;
+    options.buffers = {.buffers_count = 4, .buffer_bytes = 1024};
+    auto ring = UringRing::Create(options);
+    EXPECT_TRUE(ring) << ring.error();
+    return std::move(*ring);
+  }
+  void RunTinyUntil(const std::function<bool()>& done) {
+    const uint64_t give_up_ns = tiny_ring_->NowNs() + 10'000'000'000;
+    while (!done()) {
+      ASSERT_LT(tiny_ring_->NowNs(), give_up_ns);
+      tiny_worker_.RunTurn(true);
+    }
+  }
+  // A connected pair over loopback TCP, which receives by multishot.
+  void MakeTcpPair(int pair[2]) {
+    Address address = *Address::Parse("127.0.0.1:0");
+    auto fds = OpenListeners(address, 1);
+    ASSERT_TRUE(fds) << fds.error();
+    pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(pair[0], address.get(), address.bytes()), 0);
+    pair[1] = accept4(fds->front(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    ASSERT_GE(pair[1], 0);
+    ASSERT_EQ(fcntl(pair[0], F_SETFL, O_NONBLOCK), 0);
+    ::close(fds->front());
+  }
+
+  std::unique_ptr<UringRing> tiny_ring_ = MakeTinyRing();
+  Worker tiny_worker_{*tiny_ring_, 0};
+};
+
+TEST_F(TinyPoolTest, ManyConnectionsShareFourBuffersAndLoseNothing) {
+  constexpr int kConnections = 20;
+  const std::string text(50'000, 'x');
+  std::vector<std::unique_ptr<Socket>> sockets;
+  std::vector<std::string> received(kConnections);
+  std::vector<Error> ends(kConnections);
+  for (int i = 0; i < kConnections; ++i) {
+    int pair[2];
+    MakeTcpPair(pair);
+    sockets.push_back(std::make_unique<Socket>(tiny_worker_, pair[0], false, ErrorSource::kUpstream));
+    sockets.push_back(std::make_unique<Socket>(tiny_worker_, pair[1], false, ErrorSource::kDownstream));
+    tiny_worker_.tasks().Spawn(SendText(*sockets[2 * i], text, true));
+    tiny_worker_.tasks().Spawn(ReceiveAll(*sockets[2 * i + 1], received[i], ends[i]));
+  }
+  RunTinyUntil([&] { return tiny_worker_.tasks().running_count() == 0; });
+  for (int i = 0; i < kConnections; ++i) {
+    EXPECT_TRUE(received[i] == text) << received[i].size();
+    EXPECT_EQ(ends[i].code, ErrorCode::kClosed);
+  }
+  EXPECT_GT(tiny_ring_->buffers().starved_count(), 0u) << "the pool was never dry: this test shows nothing";
+  for (const auto& socket : sockets) tiny_worker_.tasks().Spawn(CloseSocket(*socket));
+  RunTinyUntil([&] { return tiny_worker_.tasks().running_count() == 0; });
+  EXPECT_EQ(tiny_ring_->buffers().lent_count(), 0u);
+}
+
+TEST_F(TinyPoolTest, ReadersThatStopReadingDoNotStarveTheOthers) {
+  const std::string text(100'000, 'y');
+  std::vector<std::unique_ptr<Socket>> sockets;
+  struct Nothing final : SocketObserver {
+    void OnPeerClosed(Socket&, Error) override {}
+  };
+  Nothing nothing;
+  // Eight that are watched and never read from: their queues hold what has come.
+  for (int i = 0; i < 8; ++i) {
+    int pair[2];
+    MakeTcpPair(pair);
+    sockets.push_back(std::make_unique<Socket>(tiny_worker_, pair[0], false, ErrorSource::kUpstream));
+    sockets.push_back(std::make_unique<Socket>(tiny_worker_, pair[1], false, ErrorSource::kDownstream));
+    tiny_worker_.tasks().Spawn(SendText(*sockets[2 * i], text, false));
+    sockets.back()->Watch(nothing);
+  }
+  RunTinyUntil([&] {
+    for (int i = 0; i < 8; ++i) {
+      if (!sockets[2 * i + 1]->has_unread()) return false;
+    }
+    return true;
+  });
+  int pair[2];
+  MakeTcpPair(pair);
+  Socket a(tiny_worker_, pair[0], false, ErrorSource::kUpstream);
+  Socket b(tiny_worker_, pair[1], false, ErrorSource::kDownstream);
+  std::string received;
+  Error end;
+  TaskScope served(tiny_worker_);
+  served.Spawn(SendText(a, text, true));
+  served.Spawn(ReceiveAll(b, received, end));
+  RunTinyUntil([&] { return served.running_count() == 0; });
+  EXPECT_TRUE(received == text);
+  RunTinyUntil([&] { return tiny_worker_.tasks().running_count() == 0; });  // Their senders: the kernel took it all.
+  for (const auto& socket : sockets) tiny_worker_.tasks().Spawn(CloseSocket(*socket));
+  tiny_worker_.tasks().Spawn(CloseSocket(a));
+  tiny_worker_.tasks().Spawn(CloseSocket(b));
+  RunTinyUntil([&] { return tiny_worker_.tasks().running_count() == 0; });
+  EXPECT_EQ(tiny_ring_->buffers().detached_count(), 0u);
+}
+
+TEST_F(TinyPoolTest, LingeringLetsThePeerReadAnAnswerAlthoughItWasStillSending) {
+  int pair[2];
+  MakeTcpPair(pair);
+  ASSERT_EQ(fcntl(pair[0], F_SETFL, 0), 0);  // The peer is this test, with plain calls.
+  Socket server(tiny_worker_, pair[1], false, ErrorSource::kDownstream);
+  const std::string unread(5'000, 'u');
+  ASSERT_EQ(write(pair[0], unread.data(), unread.size()), static_cast<ssize_t>(unread.size()));
+  struct Answerer {
+    static Task<void> Run(Socket& socket) {
+      const std::string answer = "too much";
+      iovec piece{const_cast<char*>(answer.data()), answer.size()};
+      const Result<void> sent = co_await socket.Send({&piece, 1});
+      EXPECT_TRUE(sent);
+      co_await socket.LingerAndClose(5'000, 1 << 20);
+    }
+  };
+  tiny_worker_.tasks().Spawn(Answerer::Run(server));
+  // The answer, then the end of its sending side; only then does the peer close.
+  for (int i = 0; i < 20; ++i) tiny_worker_.RunTurn(false);
+  ASSERT_EQ(write(pair[0], unread.data(), unread.size()), static_cast<ssize_t>(unread.size()));
+  char text[64];
+  ASSERT_EQ(read(pair[0], text, sizeof text), 8);
+  EXPECT_EQ(read(pair[0], text, sizeof text), 0);
+  ::close(pair[0]);
+  RunTinyUntil([&] { return tiny_worker_.tasks().running_count() == 0; });
+}
+
+TEST_F(TinyPoolTest, LingeringEndsAtItsTimeoutOrByteLimit) {
+  for (const bool floods : {false, true}) {
+    int pair[2];
+    MakeTcpPair(pair);
+    Socket server(tiny_worker_, pair[1], false, ErrorSource::kDownstream);
+    struct Lingerer {
+      static Task<void> Run(Socket& socket, bool by_bytes) {
+        co_await socket.LingerAndClose(by_bytes ? 60'000 : 20, by_bytes ? 2'000 : 1 << 30);
+      }
+    };
+    tiny_worker_.tasks().Spawn(Lingerer::Run(server, floods));
+    const std::string flood(100'000, 'f');
+    RunTinyUntil([&] {
+      if (floods) [[maybe_unused]] const ssize_t sent = send(pair[0], flood.data(), flood.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      return tiny_worker_.tasks().running_count() == 0;
+    });
+    ::close(pair[0]);
+  }
+}
+
+TEST(ListenerTest, AFileThatIsNoSocketIsNeverRemovedAndAStaleSocketIs) {
+  std::string folder = testing::TempDir() + "listener-test-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/precious";
+  Address address = *Address::Parse("unix:" + path);
+  FILE* file = std::fopen(path.c_str(), "w");
+  std::fputs("precious", file);
+  std::fclose(file);
+  const auto refused = OpenListeners(address, 1);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().find(path), std::string::npos) << refused.error();
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+  unlink(path.c_str());
+
+  const auto first = OpenListeners(address, 1);
+  ASSERT_TRUE(first) << first.error();
+  EXPECT_FALSE(OpenListeners(address, 1)) << "somebody answers there";
+  ::close(first->front());
+  const auto second = OpenListeners(address, 1);
+  ASSERT_TRUE(second) << second.error() << ": left over by a crash";
+  ::close(second->front());
+  unlink(path.c_str());
+  rmdir(folder.c_str());
 }
 
 TEST(ListenerTest, SecondProcessOnTheSamePortIsToldSo) {

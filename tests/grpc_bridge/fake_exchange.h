@@ -1,10 +1,12 @@
-// FakeExchange is an Exchange without a connection: the request is given, the answer is kept, and the client leaves when told to.
+// FakeExchange is an Exchange without a connection: the request is given, the answer is kept, and the client leaves
+// when told to.
 
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,7 +28,7 @@ class FakeExchange final : public Exchange {
   ~FakeExchange() { EXPECT_EQ(gone_target_, nullptr); }
 
   void AddCapture(std::string_view name, std::string_view value) {
-    match_.captures[match_.captures_count++] = {name, value};
+    match_.captures[match_.captures_count++] = {name, texts_.emplace_back(value)};
   }
   void AddField(std::string_view name, std::string_view value) {
     fields_.push_back({name, value});
@@ -39,8 +41,8 @@ class FakeExchange final : public Exchange {
   // What reading the body ends with.
   std::optional<Error> body_error;
 
-  int status = 0;           // 0: no answer.
-  std::string answer;       // Body of a Respond, message of a RespondError.
+  int status = 0;      // 0: no answer.
+  std::string answer;  // Body of a Respond, message of a RespondError.
   std::string allow;
   std::optional<Reason> reason;  // Of a RespondError.
   bool waits_for_client() const { return gone_target_ != nullptr; }
@@ -95,6 +97,7 @@ class FakeExchange final : public Exchange {
   RouteMatch match_;
   AccessRecord record_;
   std::vector<HeaderField> fields_;
+  std::deque<std::string> texts_;  // What captures refer to.
   Cancellable* gone_target_ = nullptr;
   bool gone_ = false;
 };

@@ -52,7 +52,8 @@ TEST(GrpcBase64, IsReadWithAndWithoutPadding) {
 TEST(GrpcCodes, NumbersOutOfRangeAreUnknown) {
   EXPECT_EQ(ParseGrpcCode("0"), GrpcCode::kOk);
   EXPECT_EQ(ParseGrpcCode("16"), GrpcCode::kUnauthenticated);
-  for (const char* value : {"17", "", "-1", "1x", "99999999999999999999"}) EXPECT_EQ(ParseGrpcCode(value), GrpcCode::kUnknown);
+  for (const char* value : {"17", "", "-1", "1x", "99999999999999999999"})
+    EXPECT_EQ(ParseGrpcCode(value), GrpcCode::kUnknown);
   EXPECT_EQ(ToString(GrpcCode::kUnavailable), "UNAVAILABLE");
   EXPECT_EQ(ToString(GrpcCode::kUnauthenticated), "UNAUTHENTICATED");
   EXPECT_EQ(ToString(GrpcCode::kResourceExhausted), "RESOURCE_EXHAUSTED");
@@ -103,9 +104,10 @@ TEST(GrpcFields, AnswersOfPlainHttpServersGetAStatusByTheMapping) {
 
 TEST(GrpcFields, ContentTypesThatAreNotGrpcAreRefused) {
   const std::vector<std::pair<const char*, bool>> cases = {
-      {"application/grpc", true},    {"application/grpc+json", true}, {"application/grpc;charset=x", true},
-      {"Application/GRPC", true},    {"application/grpcweb", false},  {"text/html", false},
-      {"application/json", false},   {"", false}};
+      {"application/grpc", true},           {"application/grpc+json", true},
+      {"application/grpc;charset=x", true}, {"Application/GRPC", true},
+      {"application/grpcweb", false},       {"text/html", false},
+      {"application/json", false},          {"", false}};
   for (const auto& [type, is_grpc] : cases) {
     GrpcResponseFields fields;
     fields.OnField(":status", "200");

@@ -1,5 +1,6 @@
-// Goal: calls over an HTTP/2 session behave as a user of them expects, whatever the peer does: answers, errors, floods, goodbyes.
-// Method: session and peer in memory, bytes carried between them by the test; calls run on a worker of the test's own.
+// Goal: calls over an HTTP/2 session behave as a user of them expects, whatever the peer does: answers, errors, floods,
+// goodbyes. Method: session and peer in memory, bytes carried between them by the test; calls run on a worker of the
+// test's own.
 
 #include "grpc_bridge/h2_session.h"
 
@@ -39,7 +40,9 @@ struct Call {
 
   bool ok() const { return result && *result && (*result)->status.code == GrpcCode::kOk; }
   std::string reply() const { return ok() ? std::string((*result)->message.view()) : "(no reply)"; }
-  GrpcStatus status() const { return result && *result ? (*result)->status : GrpcStatus{GrpcCode::kDataLoss, "(none)", ""}; }
+  GrpcStatus status() const {
+    return result && *result ? (*result)->status : GrpcStatus{GrpcCode::kDataLoss, "(none)", ""};
+  }
   Error error() const { return result && !*result ? result->error() : Error{}; }
 };
 
@@ -154,8 +157,11 @@ TEST_F(H2SessionTest, ErrorStatusInTrailersOnlyIsTheReply) {
   Call call(worker_);
   Start(call);
   Pump();
-  peer_->AnswerTrailersOnly(0, {{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "2"},
-                                {"grpc-message", "panic%3A x"}, {"grpc-status-details-bin", "CAI="}});
+  peer_->AnswerTrailersOnly(0, {{":status", "200"},
+                                {"content-type", "application/grpc"},
+                                {"grpc-status", "2"},
+                                {"grpc-message", "panic%3A x"},
+                                {"grpc-status-details-bin", "CAI="}});
   Pump();
   EXPECT_EQ(call.status().code, GrpcCode::kUnknown);
   EXPECT_EQ(call.status().message, "panic: x");
@@ -310,7 +316,9 @@ TEST_F(H2SessionTest, AnAnswerBeforeTheWholeRequestEndsTheCall) {
   call.message.assign(1000, 'z');
   Start(call);
   Pump();
-  peer_->AnswerTrailersOnly(0, {{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "8"},
+  peer_->AnswerTrailersOnly(0, {{":status", "200"},
+                                {"content-type", "application/grpc"},
+                                {"grpc-status", "8"},
                                 {"grpc-message", "received message larger than max"}});
   Pump();
   EXPECT_EQ(call.status().code, GrpcCode::kResourceExhausted);

@@ -1,5 +1,5 @@
-// H2TestPeer is the server side of an HTTP/2 connection in memory, as a test wants it: it notes what arrives, answers when told to,
-// and can be told to misbehave. Made with nghttp2's server session; no socket, no thread.
+// H2TestPeer is the server side of an HTTP/2 connection in memory, as a test wants it: it notes what arrives, answers
+// when told to, and can be told to misbehave. Made with nghttp2's server session; no socket, no thread.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// SocketPeer is a server on a unix socket in a thread of its own, whose connections do what a test says: speak HTTP/2 by an
-// H2TestPeer, or send any bytes, or close.
+// SocketPeer is a server on a unix socket in a thread of its own, whose connections do what a test says: speak HTTP/2
+// by an H2TestPeer, or send any bytes, or close.
 
 #pragma once
 
@@ -82,7 +82,8 @@ class SocketPeer {
   void Accept(std::vector<std::unique_ptr<Connection>>& connections) {
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (fd < 0) return;
-    connections.push_back(std::unique_ptr<Connection>(new Connection{fd, accepted_count_++, H2TestPeer(settings_), {}, {}}));
+    connections.push_back(
+        std::unique_ptr<Connection>(new Connection{fd, accepted_count_++, H2TestPeer(settings_), {}, {}}));
     script_(*connections.back());
     Flush(*connections.back());
   }

@@ -121,9 +121,17 @@ int Check(const Options& options) {
   return problems.empty() ? 0 : 1;
 }
 
-void BlockSignals(sigset_t& set) {
+// Signals that are read from a descriptor. Blocked before the first thread starts, since any thread that does not block them
+// would take them and end the process; threads inherit the mask.
+sigset_t BlockedSignals() {
+  sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
+  return set;
+}
+
+void BlockSignals() {
+  const sigset_t set = BlockedSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
@@ -355,8 +363,7 @@ int Aggregator::Fail(const std::string& why) {
 }
 
 int Aggregator::Run() {
-  sigset_t signals;
-  BlockSignals(signals);
+  const sigset_t signals = BlockedSignals();
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
   drained_fd_ = eventfd(0, EFD_CLOEXEC);
 
@@ -396,6 +403,7 @@ int Main(int argc, char** argv) {
   const Options& options = std::get<Options>(parsed);
   if (options.check) return Check(options);
 
+  BlockSignals();
   StartLog(options.log_level, options.log_format);
   std::string given;
   for (const Options::Given& one : options.given) given += fmt::format(" {}={}", one.name, Quoted(one.value));
