@@ -87,6 +87,8 @@ class Ring {
   virtual int OpenSocket(int domain) = 0;  // A stream socket, CLOEXEC and NONBLOCK.
   virtual int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) = 0;  // For unix sockets.
   virtual void Shutdown(int fd, int how) = 0;
+  // Breaks the connection off: a TCP peer sees a reset instead of an end of stream. `fd` is to be closed next.
+  virtual void Reset(int fd) = 0;
   // REQUIRES: no operation in flight on `fd`.
   virtual void Close(int fd) = 0;
 

@@ -212,6 +212,13 @@ int UringRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_byt
   return connect(fd, address, address_bytes) == 0 ? 0 : -errno;
 }
 
+// Dissolving the association sends the reset at once and works with operations in flight, which SO_LINGER does not: it takes effect
+// at close(2), after the end of stream that shutdown(2) has already sent.
+void UringRing::Reset(int fd) {
+  const sockaddr nowhere{.sa_family = AF_UNSPEC};
+  connect(fd, &nowhere, sizeof nowhere);
+}
+
 void UringRing::Shutdown(int fd, int how) { shutdown(fd, how); }
 
 void UringRing::Close(int fd) { close(fd); }

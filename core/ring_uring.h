@@ -43,6 +43,7 @@ class UringRing final : public Ring {
   int OpenSocket(int domain) override;
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
   void Shutdown(int fd, int how) override;
+  void Reset(int fd) override;
   void Close(int fd) override;
 
   void Wait(uint64_t deadline_ns) override;

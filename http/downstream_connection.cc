@@ -63,9 +63,8 @@ Task<void> DownstreamConnection::Serve() {
     context_.GiveMemory(std::move(memory_));
   }
   if (ending == Ending::kAbort && response_framing_ == BodyFraming::kUntilClose) {
-    // An orderly end would make a truncated body look whole. Dissolving the association resets the connection.
-    const sockaddr nowhere{.sa_family = AF_UNSPEC};
-    context_.worker.ring().ConnectNow(socket_.fd(), &nowhere, sizeof nowhere);
+    // An orderly end would make a truncated body look whole.
+    context_.worker.ring().Reset(socket_.fd());
   }
   if (ending == Ending::kLinger) {
     co_await socket_.LingerAndClose(context_.options.linger_timeout_ms, context_.options.linger_bytes_max);
@@ -107,7 +106,7 @@ Task<Result<void>> DownstreamConnection::ReadHead() {
 Task<DownstreamConnection::Ending> DownstreamConnection::RefuseHead(Error error) {
   if (!reader().head_started()) co_return Ending::kClose;
   const HttpViolation violation = reader().violation();
-  const bool timed_out = error.code == ErrorCode::kTimeout;
+  const bool timed_out = receive_deadline_.fired();
   BeginExchange(kNoRequest);
   if (violation == HttpViolation::kNone && !timed_out) {
     NoteClientError(error);
@@ -239,7 +238,10 @@ Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
   const Result<BodyPieces> pieces = co_await reader().ReadPieces(ErrorSource::kDownstream);
   receive_deadline_.Disarm();
   if (!pieces) {
-    NoteClientError(pieces.error());
+    // A client that stalled, or broke HTTP, can still be told so; and a read that was interrupted says nothing about the client.
+    const bool interrupted = pieces.error().code == ErrorCode::kCancelled && !socket_.cancelled();
+    const bool reachable = receive_deadline_.fired() || reader().violation() != HttpViolation::kNone || interrupted;
+    if (!reachable) NoteClientError(pieces.error());
   } else if (pieces->last) {
     WatchIfWanted();
   }
@@ -276,12 +278,10 @@ Task<Result<void>> DownstreamConnection::ReadWholeBody(ByteBuffer& into, size_t 
   co_return Result<void>();
 }
 
-// Only what means that the client cannot be told anything any more.
+// The client cannot be told anything any more. The first error counts.
 void DownstreamConnection::NoteClientError(Error error) {
-  const bool gone = error.code == ErrorCode::kClosed || error.code == ErrorCode::kReset || socket_.cancelled();
-  if (!gone || client_failed_) return;
+  if (!client_failed_) client_error_ = error;
   client_failed_ = true;
-  client_error_ = error;
 }
 
 void DownstreamConnection::CancelWhenClientGone(Cancellable* target) {
@@ -299,8 +299,7 @@ void DownstreamConnection::WatchIfWanted() {
 void DownstreamConnection::OnPeerClosed(Socket&, Error error) { TellClientGone(error); }
 
 void DownstreamConnection::TellClientGone(Error error) {
-  if (!client_failed_) client_error_ = error;
-  client_failed_ = true;
+  NoteClientError(error);
   if (gone_target_ != nullptr) gone_target_->Cancel(error);
 }
 

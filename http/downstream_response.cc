@@ -240,7 +240,7 @@ Task<Result<void>> DownstreamConnection::SendAll(std::span<iovec> pieces) {
     const Result<void> sent = co_await socket_.Send(batch);
     send_deadline_.Disarm();
     if (!sent) {
-      write_timed_out_ = send_deadline_.fired();
+      write_timed_out_ = write_timed_out_ || send_deadline_.fired();
       NoteClientError(sent.error());
       co_return sent;
     }

@@ -70,8 +70,6 @@ class SimRing final : public Ring {
   int Listen(const Address& address, uint32_t backlog_max = 8);
   // Two connected descriptors.
   std::pair<int, int> MakePair(bool is_unix);
-  // Breaks the connection of `fd`, which may still be used: both ends see a reset.
-  void Reset(int fd);
 
   SimFaults& faults() { return faults_; }
   SimRandom& random() { return random_; }
@@ -98,6 +96,8 @@ class SimRing final : public Ring {
   int OpenSocket(int domain) override;
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
   void Shutdown(int fd, int how) override;
+  // `fd` may still be used: both ends see a reset.
+  void Reset(int fd) override;
   void Close(int fd) override;
 
   void Wait(uint64_t deadline_ns) override;
