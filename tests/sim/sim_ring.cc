@@ -260,12 +260,6 @@ int SimRing::OpenSocket(int domain) {
 
 int SimRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) {
   Descriptor& at = At(fd, "ConnectNow");
-  if (address->sa_family == AF_UNSPEC) {
-    // Dissolves a TCP association: a reset.
-    if (at.state != State::kStream || at.is_unix) return -EINVAL;
-    Break(at, ECONNRESET);
-    return 0;
-  }
   if (at.state != State::kFresh || !at.is_unix) Fail("ConnectNow on what is not a fresh unix socket");
   const Address to(address, address_bytes);
   if (random_.Chance(faults_.connect_error)) return random_.Chance(500) ? -ENOENT : -ECONNREFUSED;

@@ -372,7 +372,7 @@ struct Scene {
   std::vector<std::unique_ptr<Client>> clients;
 };
 
-TEST(SimExchangeTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
+TEST(SimProxyTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
   ForEachSeed(kRuns, [](uint64_t seed) {
     SimRingOptions options;
     options.faults = SimFaults::Harmless();
@@ -387,7 +387,7 @@ TEST(SimExchangeTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
   });
 }
 
-TEST(SimExchangeTest, UnderEveryFaultARequestIsAnsweredOnceOrItsConnectionClosed) {
+TEST(SimProxyTest, UnderEveryFaultARequestIsAnsweredOnceOrItsConnectionClosed) {
   ForEachSeed(kRuns, [](uint64_t seed) {
     SimRingOptions options;
     options.buffers = {.buffers_count = 16, .buffer_bytes = 256};
