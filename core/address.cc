@@ -23,7 +23,8 @@ struct HostPort {
 
 std::expected<HostPort, std::string> Split(std::string_view text) {
   const auto bad = [text](std::string_view why) {
-    return std::unexpected(fmt::format("\"{}\" is not an address: {}; expected HOST:PORT, [IPV6]:PORT or unix:PATH", text, why));
+    return std::unexpected(
+        fmt::format("\"{}\" is not an address: {}; expected HOST:PORT, [IPV6]:PORT or unix:PATH", text, why));
   };
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return bad("no port");
@@ -49,8 +50,8 @@ std::expected<Address, std::string> UnixAddress(std::string_view path) {
   if (path.empty()) return std::unexpected("unix: without a path");
   if (path.find('\0') != std::string_view::npos) return std::unexpected("unix: a NUL byte in the path");
   if (path.size() >= sizeof address.sun_path) {
-    return std::unexpected(fmt::format("the socket path \"{}\" has {} bytes; the system takes at most {}", path, path.size(),
-                                       sizeof address.sun_path - 1));
+    return std::unexpected(fmt::format("the socket path \"{}\" has {} bytes; the system takes at most {}", path,
+                                       path.size(), sizeof address.sun_path - 1));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   const size_t bytes = offsetof(sockaddr_un, sun_path) + path.size() + 1;

@@ -16,7 +16,8 @@ class Address {
   Address() = default;
   Address(const sockaddr* address, socklen_t bytes);
 
-  // "HOST:PORT", "[::1]:PORT", ":PORT" (all interfaces), "unix:PATH". HOST must be a literal address; names are for Resolve.
+  // "HOST:PORT", "[::1]:PORT", ":PORT" (all interfaces), "unix:PATH". HOST must be a literal address; names are for
+  // Resolve.
   // The error is a sentence: what was expected.
   static std::expected<Address, std::string> Parse(std::string_view text);
   // As Parse, but HOST may be a name: asks the resolver, so it blocks. Not for a worker's thread. The first answer.

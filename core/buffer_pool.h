@@ -1,16 +1,16 @@
 // BufferPool is one worker's shared receive memory: `count` buffers of equal size that the ring fills as bytes arrive.
 //
-// A connection owns no buffer while it is idle. A filled buffer is lent as a BufferLease and goes back to the ring when the
-// lease ends; it is always in exactly one place:
+// A connection owns no buffer while it is idle. A filled buffer is lent as a BufferLease and goes back to the ring when
+// the lease ends; it is always in exactly one place:
 //
 //     with the ring --> lent --> with the ring
 //
-// Slow peers must not own the pool: bytes that are handed out while less than a quarter of it is free are copied to memory of
-// their own (Detach), so a quarter always comes back by itself, whatever the holders of leases wait for. Memory is then bounded
-// by what each connection may hold, no longer by the pool.
+// Slow peers must not own the pool: bytes that are handed out while less than a quarter of it is free are copied to
+// memory of their own (Detach), so a quarter always comes back by itself, whatever the holders of leases wait for.
+// Memory is then bounded by what each connection may hold, no longer by the pool.
 //
-// When the pool runs dry all the same, receivers wait in a FIFO and are told when a quarter of it is free again: re-arming at once would
-// spin, since an empty pool fails a receive immediately.
+// When the pool runs dry all the same, receivers wait in a FIFO and are told when a quarter of it is free again:
+// re-arming at once would spin, since an empty pool fails a receive immediately.
 //
 // Not thread safe: belongs to its worker, as do the leases.
 
@@ -28,10 +28,13 @@ class BufferPool;
 class BufferLease {
  public:
   BufferLease() = default;
-  BufferLease(BufferPool& pool, uint16_t id, char* data, uint32_t size) : pool_(&pool), data_(data), size_(size), id_(id) {}
+  BufferLease(BufferPool& pool, uint16_t id, char* data, uint32_t size)
+      : pool_(&pool), data_(data), size_(size), id_(id) {}
   BufferLease(BufferLease&& other) noexcept
-      : pool_(std::exchange(other.pool_, nullptr)), data_(std::exchange(other.data_, nullptr)),
-        size_(std::exchange(other.size_, 0)), id_(other.id_) {}
+      : pool_(std::exchange(other.pool_, nullptr)),
+        data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        id_(other.id_) {}
   BufferLease& operator=(BufferLease&& other) noexcept {
     if (this != &other) {
       Release();
@@ -58,8 +61,9 @@ class BufferLease {
 };
 
 struct BufferPoolOptions {
-  uint32_t buffers_count = 512;      // A power of two, at most 32768. 512 x 16 KiB = 8 MiB per worker, touched lazily.
-  uint32_t buffer_bytes = 16 * 1024;  // A multiple of 8. One TLS record; smaller units double the cost of streaming bodies.
+  uint32_t buffers_count = 512;  // A power of two, at most 32768. 512 x 16 KiB = 8 MiB per worker, touched lazily.
+  uint32_t buffer_bytes =
+      16 * 1024;  // A multiple of 8. One TLS record; smaller units double the cost of streaming bodies.
 };
 
 class BufferPool {

@@ -1,5 +1,6 @@
-// ByteBuffer is a growable, contiguous run of bytes out of a worker's BytePool: assembled heads, request bodies that must be
-// whole, gRPC messages, queued output. Its memory goes back to the pool's free lists, so steady state allocates nothing.
+// ByteBuffer is a growable, contiguous run of bytes out of a worker's BytePool: assembled heads, request bodies that
+// must be whole, gRPC messages, queued output. Its memory goes back to the pool's free lists, so steady state allocates
+// nothing.
 //
 // Not thread safe: pool and buffers belong to one worker.
 
@@ -46,7 +47,9 @@ class ByteBuffer {
  public:
   explicit ByteBuffer(BytePool& pool) : pool_(&pool) {}
   ByteBuffer(ByteBuffer&& other) noexcept
-      : pool_(other.pool_), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)),
+      : pool_(other.pool_),
+        data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
         capacity_(std::exchange(other.capacity_, 0)) {}
   ByteBuffer& operator=(ByteBuffer&& other) noexcept;
   ~ByteBuffer() { Release(); }

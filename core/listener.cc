@@ -72,8 +72,8 @@ std::expected<std::vector<int>, std::string> OpenTcp(Address& address, uint32_t 
   return fds;
 }
 
-// A socket file that nobody answers on is left over from a crash. Only a socket: connect() refuses on any other file too, and
-// an operator's file must not be removed for a mistyped address.
+// A socket file that nobody answers on is left over from a crash. Only a socket: connect() refuses on any other file
+// too, and an operator's file must not be removed for a mistyped address.
 bool IsStale(const Address& address) {
   struct stat status{};
   if (lstat(address.unix_path().c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return false;

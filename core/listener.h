@@ -1,8 +1,9 @@
-// Listener is a listening socket on one worker. TCP listeners are opened once per worker (SO_REUSEPORT: the kernel spreads
-// connections); a unix listener is opened once, lives on one worker, and its owner hands accepted descriptors on.
+// Listener is a listening socket on one worker. TCP listeners are opened once per worker (SO_REUSEPORT: the kernel
+// spreads connections); a unix listener is opened once, lives on one worker, and its owner hands accepted descriptors
+// on.
 //
-// Running out of descriptors ends the multishot accept; the connection stays in the backlog and accepting starts again after
-// a pause.
+// Running out of descriptors ends the multishot accept; the connection stays in the backlog and accepting starts again
+// after a pause.
 
 #pragma once
 
@@ -20,13 +21,13 @@
 namespace dpa {
 
 struct ListenerOptions {
-  int backlog = 1024;               // The kernel caps it at net.core.somaxconn.
-  uint64_t accept_retry_ms = 100;   // Pause after running out of descriptors.
+  int backlog = 1024;              // The kernel caps it at net.core.somaxconn.
+  uint64_t accept_retry_ms = 100;  // Pause after running out of descriptors.
 };
 
-// Opens `count` listening sockets on `address`: one per worker for TCP (they share the port), always one for unix. Checks
-// first that nobody else listens there, since SO_REUSEPORT would silently share with another process of ours. A port of 0 is
-// replaced by the one that the kernel chose. The error is a sentence that names the address.
+// Opens `count` listening sockets on `address`: one per worker for TCP (they share the port), always one for unix.
+// Checks first that nobody else listens there, since SO_REUSEPORT would silently share with another process of ours. A
+// port of 0 is replaced by the one that the kernel chose. The error is a sentence that names the address.
 std::expected<std::vector<int>, std::string> OpenListeners(Address& address, uint32_t count,
                                                            const ListenerOptions& options = {});
 

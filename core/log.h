@@ -1,7 +1,8 @@
 // The log: one line per event, `event key=value …`, to stderr, as text or as JSON lines (--log-format).
 //
-// Lines are handed to a logging thread through a bounded queue, so a slow terminal never blocks a caller; when the queue is
-// full the oldest line is dropped and counted. Not for the steady state of a request: that is the access record.
+// Lines are handed to a logging thread through a bounded queue, so a slow terminal never blocks a caller; when the
+// queue is full the oldest line is dropped and counted. Not for the steady state of a request: that is the access
+// record.
 // Levels: error = somebody must act; warn = once per cause; info = life cycle; debug = for developers.
 //
 //   LogInfo("plugin_started", "plugin={} pid={}", id, pid);

@@ -27,7 +27,8 @@ bool Mailbox::Post(Message message) {
   if (closed_.load(std::memory_order_acquire)) return false;
   Node* head = head_.load(std::memory_order_relaxed);
   Node* const node = new Node{std::move(message), head};
-  while (!head_.compare_exchange_weak(head, node, std::memory_order_release, std::memory_order_relaxed)) node->next = head;
+  while (!head_.compare_exchange_weak(head, node, std::memory_order_release, std::memory_order_relaxed))
+    node->next = head;
   // From here on the node is the worker's, which may have run and freed it already: only `head` may be looked at.
   // Only who finds the list empty wakes, since the worker takes it whole.
   if (head == nullptr) Wake();

@@ -1,8 +1,8 @@
-// Mailbox takes messages for one worker from any thread: the one way in, besides Snapshot. Delivery is in order of posting
-// per sender, between two turns of the worker's loop.
+// Mailbox takes messages for one worker from any thread: the one way in, besides Snapshot. Delivery is in order of
+// posting per sender, between two turns of the worker's loop.
 //
-// A lock-free list that posters push to and the worker takes whole; the poster that finds it empty writes the eventfd that
-// the worker's ring polls, so a burst costs one wake-up.
+// A lock-free list that posters push to and the worker takes whole; the poster that finds it empty writes the eventfd
+// that the worker's ring polls, so a burst costs one wake-up.
 
 #pragma once
 

@@ -50,8 +50,8 @@ void MetricsPage::AddHistogram(std::string_view name, std::string_view help, Met
 
 namespace {
 
-prometheus::ClientMetric::Histogram ToPrometheus(const std::vector<uint64_t>& buckets, const std::vector<double>& bounds,
-                                                 double sum) {
+prometheus::ClientMetric::Histogram ToPrometheus(const std::vector<uint64_t>& buckets,
+                                                 const std::vector<double>& bounds, double sum) {
   prometheus::ClientMetric::Histogram out;
   uint64_t cumulative = 0;
   for (size_t i = 0; i < buckets.size(); ++i) {
@@ -79,9 +79,15 @@ std::string MetricsPage::Text() const {
       prometheus::ClientMetric& metric = made.metric.emplace_back();
       for (const auto& [key, value] : labels) metric.label.push_back({key, value});
       switch (family.kind) {
-        case Kind::kCounter: metric.counter.value = sample.value; break;
-        case Kind::kGauge: metric.gauge.value = sample.value; break;
-        case Kind::kHistogram: metric.histogram = ToPrometheus(sample.buckets, sample.bounds, sample.value); break;
+        case Kind::kCounter:
+          metric.counter.value = sample.value;
+          break;
+        case Kind::kGauge:
+          metric.gauge.value = sample.value;
+          break;
+        case Kind::kHistogram:
+          metric.histogram = ToPrometheus(sample.buckets, sample.bounds, sample.value);
+          break;
       }
     }
   }

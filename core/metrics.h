@@ -1,8 +1,8 @@
 // Metrics: plain counters written by one thread and read by the scrape, and the page that a scrape collects them on.
 //
-// One struct of counters per class and worker; nothing is shared between writers, so counting is an ordinary add. At a scrape
-// every collector writes its families to a MetricsPage, which adds up what has the same name and labels (the workers)
-// and prints Prometheus text.
+// One struct of counters per class and worker; nothing is shared between writers, so counting is an ordinary add. At a
+// scrape every collector writes its families to a MetricsPage, which adds up what has the same name and labels (the
+// workers) and prints Prometheus text.
 
 #pragma once
 
@@ -26,7 +26,9 @@ namespace dpa {
 // Only grows. Written by one thread.
 class Counter {
  public:
-  void Add(uint64_t count = 1) { value_.store(value_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed); }
+  void Add(uint64_t count = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+  }
   uint64_t value() const { return value_.load(std::memory_order_relaxed); }
 
  private:
@@ -47,7 +49,7 @@ class Gauge {
 // Seconds, in the bounds that Grafana and Kubernetes dashboards know; the last bucket is +Inf.
 inline constexpr std::array<double, 14> kDurationBoundsSeconds = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                                                                   0.1,    0.25,  0.5,    1,     2.5,  5,     10};
-inline constexpr std::array<double, 11> kSizeBoundsBytes = {128,   256,   512,    1024,   2048,   4096,
+inline constexpr std::array<double, 11> kSizeBoundsBytes = {128,   256,   512,    1024,    2048,    4096,
                                                             16384, 65536, 262144, 1048576, 16777216};
 
 // A cumulative histogram over fixed bounds. Written by one thread.

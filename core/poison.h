@@ -1,4 +1,5 @@
-// Poison marks memory that a pool holds as not to be touched, so that AddressSanitizer reports a view that outlived its lease.
+// Poison marks memory that a pool holds as not to be touched, so that AddressSanitizer reports a view that outlived its
+// lease.
 // Nothing in other builds.
 
 #pragma once

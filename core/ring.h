@@ -1,14 +1,15 @@
 // Ring is the completion interface of one worker: submit operations, take a turn, and their completions are called.
 //
-// Implementations: io_uring (core/ring_uring.h) and the simulated ring of the tests; an epoll one has the same shape. Nothing
-// above this file knows which it is.
+// Implementations: io_uring (core/ring_uring.h) and the simulated ring of the tests; an epoll one has the same shape.
+// Nothing above this file knows which it is.
 //
-// Lifetime, the one rule: **cancel is a request, joining is the end.** Every submitted operation answers with exactly one
-// final call of its Completion (`more` == false); until then the Completion, and every byte handed to the operation, stays
-// where it is. Cancel() only makes that final call come sooner.
+// Lifetime, the one rule: **cancel is a request, joining is the end.** Every submitted operation answers with exactly
+// one final call of its Completion (`more` == false); until then the Completion, and every byte handed to the
+// operation, stays where it is. Cancel() only makes that final call come sooner.
 //
-// Completions are copied out first and then called, from Dispatch() only, never from inside a submit. A Completion's handler may
-// submit, and may resume the one coroutine that awaits it; waking anything else goes through Worker::Schedule.
+// Completions are copied out first and then called, from Dispatch() only, never from inside a submit. A Completion's
+// handler may submit, and may resume the one coroutine that awaits it; waking anything else goes through
+// Worker::Schedule.
 //
 // Thread safety: a Ring belongs to the thread that made it.
 
@@ -28,7 +29,8 @@ namespace dpa {
 // The record of one operation, embedded in the object that submits it; its address is the operation's user_data.
 class Completion {
  public:
-  // `value`: the operation's result, or -errno. `more`: further calls follow (multishot). `buffer`: received bytes, if any.
+  // `value`: the operation's result, or -errno. `more`: further calls follow (multishot). `buffer`: received bytes, if
+  // any.
   using Handler = void (*)(Completion& self, int32_t value, bool more, BufferLease buffer);
 
   explicit Completion(Handler handler) : handler_(handler) {}
@@ -71,8 +73,8 @@ class Ring {
   virtual void Accept(Completion& completion, int fd) = 0;
   // value = count of bytes in `buffer`; 0 = end of stream; -ENOBUFS = the pool is dry (BufferPool::WaitForBuffers).
   virtual void Receive(Completion& completion, int fd, ReceiveMode mode) = 0;
-  // Sends all of `message`; value = count of bytes sent, short only on error or cancel. `message` and its bytes belong to
-  // the operation until it completes.
+  // Sends all of `message`; value = count of bytes sent, short only on error or cancel. `message` and its bytes belong
+  // to the operation until it completes.
   virtual void Send(Completion& completion, int fd, const msghdr& message) = 0;
   // value = 0 once connected. `address` belongs to the operation until it completes. For TCP.
   virtual void Connect(Completion& completion, int fd, const sockaddr* address, socklen_t address_bytes) = 0;
@@ -92,8 +94,8 @@ class Ring {
   // REQUIRES: no operation in flight on `fd`.
   virtual void Close(int fd) = 0;
 
-  // A turn has two halves, so that the worker can bring its clock and its snapshots up to date between them: whatever the
-  // completions arm or match must count from the moment at which the ring woke, not from before it slept.
+  // A turn has two halves, so that the worker can bring its clock and its snapshots up to date between them: whatever
+  // the completions arm or match must count from the moment at which the ring woke, not from before it slept.
   //
   // Submits what is queued and waits for a completion until `deadline_ns` (0: do not wait; UINT64_MAX: for ever).
   virtual void Wait(uint64_t deadline_ns) = 0;

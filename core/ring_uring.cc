@@ -29,19 +29,25 @@ std::string SetupDiagnosis(int error) {
   const std::string_view name = strerrorname_np(error) != nullptr ? strerrorname_np(error) : "error";
   switch (error) {
     case ENOSYS:
-      return fmt::format("io_uring is not available ({}): this kernel has none, or it is compiled out; needed: Linux 6.1 or later", name);
+      return fmt::format(
+          "io_uring is not available ({}): this kernel has none, or it is compiled out; needed: Linux 6.1 or later",
+          name);
     case EPERM:
     case EACCES:
-      return fmt::format("io_uring is refused ({}): likely a container's seccomp profile, kernel.io_uring_disabled or SELinux; "
-                         "allow io_uring_setup, io_uring_enter and io_uring_register, or set kernel.io_uring_disabled=0", name);
+      return fmt::format(
+          "io_uring is refused ({}): likely a container's seccomp profile, kernel.io_uring_disabled or SELinux; "
+          "allow io_uring_setup, io_uring_enter and io_uring_register, or set kernel.io_uring_disabled=0",
+          name);
     case EINVAL:
-      return fmt::format("this kernel's io_uring lacks SINGLE_ISSUER and DEFER_TASKRUN ({}): needed: Linux 6.1 or later", name);
+      return fmt::format(
+          "this kernel's io_uring lacks SINGLE_ISSUER and DEFER_TASKRUN ({}): needed: Linux 6.1 or later", name);
     case ENOMEM:
       return fmt::format("no locked memory for io_uring ({}): raise LimitMEMLOCK (ulimit -l)", name);
     case EMFILE:
     case ENFILE:
       return fmt::format("out of file descriptors for io_uring ({}): raise LimitNOFILE (ulimit -n)", name);
-    default: return fmt::format("io_uring cannot be set up: {}", std::strerror(error));
+    default:
+      return fmt::format("io_uring cannot be set up: {}", std::strerror(error));
   }
 }
 
@@ -99,8 +105,8 @@ class UringRing::Buffers final : public BufferPool {
 std::expected<std::unique_ptr<UringRing>, std::string> UringRing::Create(const UringOptions& options) {
   std::unique_ptr<UringRing> self(new UringRing);
   io_uring_params params{};
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE |
-                 IORING_SETUP_CLAMP;
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL |
+                 IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
   params.cq_entries = options.completion_entries;
   const int failed = io_uring_queue_init_params(options.submission_entries, &self->ring_, &params);
   if (failed < 0) return std::unexpected(SetupDiagnosis(-failed));
@@ -117,8 +123,10 @@ std::expected<std::unique_ptr<UringRing>, std::string> UringRing::Create(const U
 
   self->buffers_ = std::make_unique<Buffers>(self->ring_, options.buffers);
   if (const int error = self->buffers_->Register(); error != 0) {
-    return std::unexpected(fmt::format("this kernel refuses a ring of provided buffers ({}): some releases carry a broken "
-                                       "backport; needed: Linux 6.1 or later", std::strerror(error)));
+    return std::unexpected(
+        fmt::format("this kernel refuses a ring of provided buffers ({}): some releases carry a broken "
+                    "backport; needed: Linux 6.1 or later",
+                    std::strerror(error)));
   }
   return self;
 }
@@ -190,7 +198,8 @@ void UringRing::Cancel(Completion& target) {
   if (!target.in_flight()) return;
   io_uring_sqe* sqe = NextSqe();
   io_uring_prep_cancel(sqe, &target, 0);
-  // Success needs no word: the target's own completion says it. Failure (it was faster) arrives without data and is skipped.
+  // Success needs no word: the target's own completion says it. Failure (it was faster) arrives without data and is
+  // skipped.
   sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
   io_uring_sqe_set_data(sqe, nullptr);
 }
@@ -212,8 +221,8 @@ int UringRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_byt
   return connect(fd, address, address_bytes) == 0 ? 0 : -errno;
 }
 
-// Dissolving the association sends the reset at once and works with operations in flight, which SO_LINGER does not: it takes effect
-// at close(2), after the end of stream that shutdown(2) has already sent.
+// Dissolving the association sends the reset at once and works with operations in flight, which SO_LINGER does not: it
+// takes effect at close(2), after the end of stream that shutdown(2) has already sent.
 void UringRing::Reset(int fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC};
   connect(fd, &nowhere, sizeof nowhere);
@@ -334,9 +343,11 @@ std::expected<void, std::string> RunSelfTest(UringRing& ring) {
   while (test.in_flight()) ring.Turn(ring.NowNs() + kPatienceNs);
   close(pair[0]);
   close(pair[1]);
-  if (test.error != 0) return std::unexpected(fmt::format("io_uring self-test: receive failed: {}", std::strerror(test.error)));
+  if (test.error != 0)
+    return std::unexpected(fmt::format("io_uring self-test: receive failed: {}", std::strerror(test.error)));
   if (test.received != "onetwo" || !test.ended) {
-    return std::unexpected("io_uring self-test: a multishot receive lost bytes or the end of stream; needed: Linux 6.1 or later");
+    return std::unexpected(
+        "io_uring self-test: a multishot receive lost bytes or the end of stream; needed: Linux 6.1 or later");
   }
   return {};
 }

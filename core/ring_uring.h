@@ -1,9 +1,9 @@
-// UringRing is the Ring on Linux' io_uring: SINGLE_ISSUER and DEFER_TASKRUN, multishot accept and receive, one provided-buffer
-// ring, and one io_uring_enter per turn that submits, waits and carries the timeout.
+// UringRing is the Ring on Linux' io_uring: SINGLE_ISSUER and DEFER_TASKRUN, multishot accept and receive, one
+// provided-buffer ring, and one io_uring_enter per turn that submits, waits and carries the timeout.
 //
-// Floor: Linux 6.1. Detection is by trying, never by version: ProbeUring() makes a ring with the wanted flags, registers a
-// buffer ring and passes bytes through a socket pair. Kernels older than that, container profiles and sysctls that refuse
-// io_uring are told apart by errno and named with their remedy.
+// Floor: Linux 6.1. Detection is by trying, never by version: ProbeUring() makes a ring with the wanted flags,
+// registers a buffer ring and passes bytes through a socket pair. Kernels older than that, container profiles and
+// sysctls that refuse io_uring are told apart by errno and named with their remedy.
 
 #pragma once
 
@@ -24,7 +24,8 @@ struct UringOptions {
   BufferPoolOptions buffers;
 };
 
-// Whether this kernel and this process can run UringRing. The error is one line: what is missing, errno, likely cause, remedy.
+// Whether this kernel and this process can run UringRing. The error is one line: what is missing, errno, likely cause,
+// remedy.
 std::expected<void, std::string> ProbeUring(const UringOptions& options);
 
 class UringRing final : public Ring {

@@ -1,9 +1,9 @@
 // Snapshot hands immutable data from the control plane to the workers without a lock on their path.
 //
-// SnapshotPublisher<T> holds the newest version. Each worker has a SnapshotReader<T>, adopts the newest between two turns of
-// its loop, and an exchange pins what it began with: later versions never touch it. Pins count on the worker's own copy of the
-// handle with a plain integer, so two workers never write the same cache line; the data is freed when the last worker
-// that had it lets go of its last pin.
+// SnapshotPublisher<T> holds the newest version. Each worker has a SnapshotReader<T>, adopts the newest between two
+// turns of its loop, and an exchange pins what it began with: later versions never touch it. Pins count on the worker's
+// own copy of the handle with a plain integer, so two workers never write the same cache line; the data is freed when
+// the last worker that had it lets go of its last pin.
 
 #pragma once
 

@@ -1,12 +1,12 @@
 // Socket is one connected stream socket on one worker: TCP or unix, towards a client, the delegate or a plugin.
 //
-// Receiving: buffers come out of the ring's pool as bytes arrive (multishot on TCP, one at a time on unix sockets) and wait in
-// a short queue until Receive() takes them; a full queue stops the receiving until it is drained, which is how a slow reader slows
-// the sender. Sending: Send() is gathered with everything else of this turn and flushed at its end by one direct
-// sendmsg; only what the kernel does not take at once goes through the ring.
+// Receiving: buffers come out of the ring's pool as bytes arrive (multishot on TCP, one at a time on unix sockets) and
+// wait in a short queue until Receive() takes them; a full queue stops the receiving until it is drained, which is how
+// a slow reader slows the sender. Sending: Send() is gathered with everything else of this turn and flushed at its end
+// by one direct sendmsg; only what the kernel does not take at once goes through the ring.
 //
-// One Receive and one Send may wait at a time; a second is an assertion. Both end early by Cancel(reason): the first reason
-// counts, the socket is shut down, and the waiting code returns `reason` through its normal error path.
+// One Receive and one Send may wait at a time; a second is an assertion. Both end early by Cancel(reason): the first
+// reason counts, the socket is shut down, and the waiting code returns `reason` through its normal error path.
 //
 //     open --> (Cancel) --> cancelled --> Close() joins what is in flight --> closed
 //
@@ -70,8 +70,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
     void await_suspend(std::coroutine_handle<> handle) { socket.send_waiter_ = handle; }
     Result<void> await_resume() { return socket.TakeSent(); }
   };
-  // Sends all `pieces`, in order, at the end of this turn. The array and the bytes belong to the operation until it is done;
-  // the array is used up. Errors: kReset (the peer has gone), the reason of Cancel.
+  // Sends all `pieces`, in order, at the end of this turn. The array and the bytes belong to the operation until it is
+  // done; the array is used up. Errors: kReset (the peer has gone), the reason of Cancel.
   [[nodiscard]] SendAwaiter Send(std::span<iovec> pieces) { return SendAwaiter{*this, pieces}; }
 
   // Starts receiving although nobody waits, so that the observer hears of bytes or the end of stream.
@@ -80,16 +80,17 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
 
   // Notes the first reason and shuts the socket down. What waits, and every later wait, ends with that reason.
   void Cancel(Error reason) override;
-  // Ends the Receive that somebody waits in, with `reason`; the socket stays as it is and can be used on, to answer a peer that
-  // stalled, for instance. No-op if nobody waits.
+  // Ends the Receive that somebody waits in, with `reason`; the socket stays as it is and can be used on, to answer a
+  // peer that stalled, for instance. No-op if nobody waits.
   void InterruptReceive(Error reason);
   // Ends our sending side (FIN) once what was sent is out; receiving goes on.
   void ShutdownSend();
 
   // Joins what is in flight and closes. REQUIRES: nobody waits in Receive or Send.
   Task<void> Close();
-  // As Close, for when the peer may still be sending: closing with unread bytes would make the kernel reset the connection and
-  // could destroy what we sent last. Ends our sending side, then discards input until end of stream, `bytes_max` or
+  // As Close, for when the peer may still be sending: closing with unread bytes would make the kernel reset the
+  // connection and could destroy what we sent last. Ends our sending side, then discards input until end of stream,
+  // `bytes_max` or
   // `timeout_ms`.
   Task<void> LingerAndClose(uint64_t timeout_ms, uint64_t bytes_max);
 
@@ -105,9 +106,9 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   uint64_t sent_bytes() const { return sent_bytes_; }
 
  private:
-  // Received buffers that may wait here before receiving is stopped: a few keep the kernel busy while we send, but slow readers
-  // must not own the shared pool, so only one once half of the pool is lent. The ring may deliver a few more before
-  // a cancel takes effect.
+  // Received buffers that may wait here before receiving is stopped: a few keep the kernel busy while we send, but slow
+  // readers must not own the shared pool, so only one once half of the pool is lent. The ring may deliver a few more
+  // before a cancel takes effect.
   static constexpr uint32_t kQueuedPause = 4;
   uint32_t QueuedPause() const;
 

@@ -1,11 +1,11 @@
 // Task<T> is a coroutine that somebody waits for; TaskScope is the somebody for those that run on their own.
 //
-// Join, never destroy: a Task is awaited or given to a TaskScope, and both assert at their end that the coroutine is done. To
-// end one early, cancel what it waits for (Socket::Cancel, Deadline) and let it return through its error path.
+// Join, never destroy: a Task is awaited or given to a TaskScope, and both assert at their end that the coroutine is
+// done. To end one early, cancel what it waits for (Socket::Cancel, Deadline) and let it return through its error path.
 //
-// A Task runs its child inline: awaiting resumes the child at once and only suspends if the child did. No tail calls are
-// needed, so stack depth is the depth of calls with every compiler and sanitizer, and a child that does not wait costs
-// no suspension.
+// A Task runs its child inline: awaiting resumes the child at once and only suspends if the child did. No tail calls
+// are needed, so stack depth is the depth of calls with every compiler and sanitizer, and a child that does not wait
+// costs no suspension.
 //
 // Frames come from a free list per thread; steady state allocates nothing. A frame ends on the thread that began it.
 
@@ -60,7 +60,9 @@ template <class T>
 struct Promise : PromiseBase {
   std::coroutine_handle<Promise> get_return_object() { return std::coroutine_handle<Promise>::from_promise(*this); }
   template <class U>
-  void return_value(U&& value) { result.emplace(std::forward<U>(value)); }
+  void return_value(U&& value) {
+    result.emplace(std::forward<U>(value));
+  }
   T Take() { return std::move(*result); }
   std::optional<T> result;
 };
@@ -112,8 +114,8 @@ class TaskScope {
   // Starts `task` now, up to its first wait. The arguments of the coroutine must live until it is done.
   void Spawn(Task<void> task);
 
-  // Completes once the last running task is done. One joiner at a time. A task spawned between that and the joiner's turn
-  // is not waited for: whoever allows that joins again while running_count() != 0.
+  // Completes once the last running task is done. One joiner at a time. A task spawned between that and the joiner's
+  // turn is not waited for: whoever allows that joins again while running_count() != 0.
   struct JoinAwaiter {
     TaskScope& scope;
     bool await_ready() const { return scope.running_count_ == 0; }

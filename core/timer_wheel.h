@@ -1,6 +1,6 @@
-// TimerWheel keeps a worker's deadlines: arming and disarming are O(1), and its next expiry is the only timeout that the ring
-// is given. Seven levels of 64 slots, one millisecond a tick, so 139 years; an entry on a higher level is moved down when its slot
-// comes up.
+// TimerWheel keeps a worker's deadlines: arming and disarming are O(1), and its next expiry is the only timeout that
+// the ring is given. Seven levels of 64 slots, one millisecond a tick, so 139 years; an entry on a higher level is
+// moved down when its slot comes up.
 //
 // Entries are intrusive and belong to their owner; an entry is in exactly one slot while armed.
 
@@ -75,7 +75,9 @@ class TimerWheel {
   void Cascade(int level);
 
   uint64_t clock_ms_;
-  uint64_t fired_ms_;  // Every tick up to here has been fired; behind the clock between SetClock() and Advance(), and within.
+  uint64_t
+      // Every tick up to here has been fired; behind the clock between SetClock() and Advance(), and within.
+      fired_ms_;
   uint32_t armed_count_ = 0;
   std::array<uint64_t, kLevels> occupied_{};  // Bit per slot: may hold entries.
   std::array<std::array<Head, kSlots>, kLevels> slots_;

@@ -1,4 +1,5 @@
-// Constants of the io_uring interface that liburing 2.3's header does not have yet. They are kernel ABI and never change
+// Constants of the io_uring interface that liburing 2.3's header does not have yet. They are kernel ABI and never
+// change
 // (linux/io_uring.h).
 
 #pragma once

@@ -9,8 +9,8 @@
 namespace dpa {
 namespace {
 
-// Batches of the ready list and of hooks in one turn. A task that always has something to do (a sender whose peer reads as
-// fast) must not keep the ring from its other connections; what is left runs in the next turn, which does not sleep.
+// Batches of the ready list and of hooks in one turn. A task that always has something to do (a sender whose peer reads
+// as fast) must not keep the ring from its other connections; what is left runs in the next turn, which does not sleep.
 constexpr int kBatchesPerTurnMax = 64;
 
 struct SleepEntry : TimerWheel::Entry {
@@ -36,7 +36,11 @@ struct SleepAwaiter {
 TurnHook::~TurnHook() { DPA_ASSERT(!queued_); }
 
 Worker::Worker(Ring& ring, uint32_t index)
-    : ring_(ring), index_(index), now_ns_(ring.NowNs()), timers_(now_ns_ / 1'000'000), mailbox_poll_(*this),
+    : ring_(ring),
+      index_(index),
+      now_ns_(ring.NowNs()),
+      timers_(now_ns_ / 1'000'000),
+      mailbox_poll_(*this),
       tasks_(*this) {
   ArmMailbox();
 }
@@ -64,8 +68,8 @@ void Worker::RunTurn(bool wait) {
   }
   ring_.Wait(deadline_ns);
 
-  // Before the completions: a deadline that one of them arms counts from now, and a request that was sent after a snapshot had
-  // been published is matched on that snapshot. Timers fire after them: what came in time is in time.
+  // Before the completions: a deadline that one of them arms counts from now, and a request that was sent after a
+  // snapshot had been published is matched on that snapshot. Timers fire after them: what came in time is in time.
   now_ns_ = ring_.NowNs();
   timers_.SetClock(now_ms());
   for (size_t i = 0; i < observers_.size(); ++i) observers_[i]->OnTurn();
@@ -112,9 +116,7 @@ void Worker::RemoveTurnObserver(TurnObserver& observer) {
   observers_.erase(std::remove(observers_.begin(), observers_.end(), &observer), observers_.end());
 }
 
-void Worker::ArmMailbox() {
-  ring_.Poll(mailbox_poll_, mailbox_.event_fd(), POLLIN);
-}
+void Worker::ArmMailbox() { ring_.Poll(mailbox_poll_, mailbox_.event_fd(), POLLIN); }
 
 void Worker::OnMailboxPoll(Completion& completion, int32_t, bool more, BufferLease) {
   Worker& worker = static_cast<MailboxPoll&>(completion).worker;

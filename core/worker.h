@@ -1,5 +1,5 @@
-// Worker is one thread's world: its Ring, timers, memory, mailbox and tasks. Everything here is touched by that thread only,
-// save the mailbox.
+// Worker is one thread's world: its Ring, timers, memory, mailbox and tasks. Everything here is touched by that thread
+// only, save the mailbox.
 //
 // One turn of its loop:
 //
@@ -8,7 +8,8 @@
 //     completions called
 //     timers due · mailbox · receivers that waited for buffers
 //     ready list, until empty
-//     end-of-turn hooks (sends gathered and flushed), which may make more ready: then again the ready list, within a limit
+//     end-of-turn hooks (sends gathered and flushed), which may make more ready: then again the ready list, within a
+//     limit
 //
 // The worker's thread makes the Ring first and the Worker on it (core/worker_thread.h); tests make both in place.
 

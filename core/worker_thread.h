@@ -1,5 +1,5 @@
-// WorkerThread runs one Worker on a thread of its own, pinned to a CPU, on an io_uring made in that thread (a ring belongs to the
-// thread that made it).
+// WorkerThread runs one Worker on a thread of its own, pinned to a CPU, on an io_uring made in that thread (a ring
+// belongs to the thread that made it).
 
 #pragma once
 
@@ -19,8 +19,8 @@ namespace dpa {
 
 struct WorkerThreadOptions {
   uint32_t index = 0;
-  std::string name = "worker";       // Thread name, at most 15 bytes.
-  std::optional<int> cpu;            // CPU to pin to; none: not pinned.
+  std::string name = "worker";  // Thread name, at most 15 bytes.
+  std::optional<int> cpu;       // CPU to pin to; none: not pinned.
   UringOptions ring;
 };
 
@@ -31,13 +31,13 @@ class WorkerThread {
   // REQUIRES: Stop() was called or nothing is running on the worker.
   ~WorkerThread();
 
-  // Runs `function` on the worker's thread and returns when it has run; false: it never will, the worker has ended. Not from a
-  // worker's thread.
+  // Runs `function` on the worker's thread and returns when it has run; false: it never will, the worker has ended. Not
+  // from a worker's thread.
   bool Run(std::move_only_function<void(Worker&)> function);
   // Posts `function` to the worker's thread and returns at once; false: dropped, the worker has ended.
   bool Post(std::move_only_function<void(Worker&)> function);
-  // Ends the loop and joins the thread; messages not yet delivered are dropped. REQUIRES: all tasks of the worker are done, and
-  // no other thread is in Post(), Run() or Mailbox::Post() of this worker, then or later.
+  // Ends the loop and joins the thread; messages not yet delivered are dropped. REQUIRES: all tasks of the worker are
+  // done, and no other thread is in Post(), Run() or Mailbox::Post() of this worker, then or later.
   void Stop();
 
   Worker& worker() { return *worker_; }

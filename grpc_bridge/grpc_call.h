@@ -113,8 +113,8 @@ class GrpcCall final : public Cancellable, private H2Stream {
   std::optional<Error> error_;  // Set when the call has ended by one.
   GrpcResponseFields fields_;
   GrpcMessageReader reader_;
-  ByteBuffer
-      inbox_;  // Streaming: what has come and is not read yet, from inbox_offset_. Bounded by the stream's window.
+  // Streaming: what has come and is not read yet, from inbox_offset_. Bounded by the stream's window.
+  ByteBuffer inbox_;
   size_t inbox_offset_ = 0;
 
   std::array<char, kGrpcPrefixBytes> prefix_{};

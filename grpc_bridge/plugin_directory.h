@@ -1,5 +1,5 @@
-// PluginDirectory is what the workers know about plugins: which exist, which can be called, and where. The supervisor makes a
-// new one at every change of state and publishes it as a Snapshot; it is immutable.
+// PluginDirectory is what the workers know about plugins: which exist, which can be called, and where. The supervisor
+// makes a new one at every change of state and publishes it as a Snapshot; it is immutable.
 
 #pragma once
 

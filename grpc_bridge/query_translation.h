@@ -29,7 +29,8 @@
 namespace dpa {
 
 struct QueryError {
-  using Reason = dpa::Reason;  // One list for body, access record and metrics; those used here: kBadJson … kDuplicateRefId.
+  using Reason =
+      dpa::Reason;  // One list for body, access record and metrics; those used here: kBadJson … kDuplicateRefId.
   int http_status = 400;
   Reason reason = Reason::kBadJson;
   std::string message;

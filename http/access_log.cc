@@ -299,8 +299,9 @@ void AccessLogWriter::Collect(MetricsPage& page) const {
     dropped += log->dropped_.value();
   }
   page.AddCounter("dpa_access_log_lines_total", "Access records formatted.", {}, static_cast<double>(lines));
-  page.AddCounter("dpa_access_log_dropped_total", "Access records lost because the log could not be written fast enough.",
-                  {}, static_cast<double>(dropped));
+  page.AddCounter("dpa_access_log_dropped_total",
+                  "Access records lost because the log could not be written fast enough.", {},
+                  static_cast<double>(dropped));
 }
 
 }  // namespace dpa

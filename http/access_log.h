@@ -3,11 +3,12 @@
 //     worker: Write --> line appended to the current block --(full, or 100 ms old)--> its queue
 //     writer thread: queues --> write(2) --> empty blocks back to the worker
 //
-// The data path never waits for the disk or the terminal: when a worker's queue is full, its block is dropped and its lines are
-// counted (dpa_access_log_dropped_total). The newest lines go then, not the oldest: what is queued is in order and on its way, and
-// taking it back would need a lock. Nothing is dropped at an orderly end.
+// The data path never waits for the disk or the terminal: when a worker's queue is full, its block is dropped and its
+// lines are counted (dpa_access_log_dropped_total). The newest lines go then, not the oldest: what is queued is in
+// order and on its way, and taking it back would need a lock. Nothing is dropped at an orderly end.
 //
-// Order: lines of one worker stand in the order in which their exchanges ended; those of several workers are interleaved by block.
+// Order: lines of one worker stand in the order in which their exchanges ended; those of several workers are
+// interleaved by block.
 
 #pragma once
 
@@ -121,8 +122,8 @@ class AccessLogWriter {
 
   const std::string path_;
   int fd_;
-  // The writer holds write_mutex_ while it writes, so a scrape, which must not wait for that, takes list_mutex_ only. Who changes
-  // logs_ holds both, in this order.
+  // The writer holds write_mutex_ while it writes, so a scrape, which must not wait for that, takes list_mutex_ only.
+  // Who changes logs_ holds both, in this order.
   std::mutex write_mutex_;
   mutable std::mutex list_mutex_;
   std::vector<WorkerAccessLog*> logs_;

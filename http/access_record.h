@@ -1,5 +1,5 @@
-// AccessRecord is what is known of one exchange when it ends: one JSON line in the access log (--access-log), and what the
-// metrics count. Times are nanoseconds of the worker's clock; 0 = did not happen.
+// AccessRecord is what is known of one exchange when it ends: one JSON line in the access log (--access-log), and what
+// the metrics count. Times are nanoseconds of the worker's clock; 0 = did not happen.
 
 #pragma once
 
@@ -13,32 +13,32 @@ namespace dpa {
 struct AccessRecord {
   uint64_t connection_id = 0;
   uint64_t exchange_id = 0;
-  uint64_t started_ns = 0;          // First byte of the head.
-  uint64_t head_ns = 0;             // Head complete.
-  uint64_t upstream_ready_ns = 0;   // Connection to the delegate leased, or plugin call handed to its session.
-  uint64_t request_sent_ns = 0;     // Request head (delegate) or whole message (plugin) sent.
-  uint64_t response_head_ns = 0;    // Response head came from upstream.
-  uint64_t finished_ns = 0;         // Last byte handed to the kernel, or given up.
+  uint64_t started_ns = 0;         // First byte of the head.
+  uint64_t head_ns = 0;            // Head complete.
+  uint64_t upstream_ready_ns = 0;  // Connection to the delegate leased, or plugin call handed to its session.
+  uint64_t request_sent_ns = 0;    // Request head (delegate) or whole message (plugin) sent.
+  uint64_t response_head_ns = 0;   // Response head came from upstream.
+  uint64_t finished_ns = 0;        // Last byte handed to the kernel, or given up.
 
   // Views into the request's head; good until the record is written.
   std::string_view method;
   std::string_view target;
   std::string_view host;
   std::string_view user_agent;
-  std::string_view client;          // Peer's address.
-  std::string_view route;           // Service type, "delegate", "local", or "" before it is known.
-  std::string_view service;         // metadata.name of the DataPlaneService.
-  std::string_view plugin;          // Plugin id.
-  std::string_view upstream;        // Address of the delegate chosen.
+  std::string_view client;    // Peer's address.
+  std::string_view route;     // Service type, "delegate", "local", or "" before it is known.
+  std::string_view service;   // metadata.name of the DataPlaneService.
+  std::string_view plugin;    // Plugin id.
+  std::string_view upstream;  // Address of the delegate chosen.
 
-  int status = 0;                   // Sent to the client; 499 when it left first.
+  int status = 0;  // Sent to the client; 499 when it left first.
   Reason reason = Reason::kOk;
   ErrorSource ended_by = ErrorSource::kInternal;  // Which side ended a failed exchange.
   uint64_t request_body_bytes = 0;
   uint64_t response_body_bytes = 0;
   uint32_t retries_count = 0;
   bool upstream_reused = false;
-  bool downstream_reused = false;   // Not the first exchange on its connection.
+  bool downstream_reused = false;  // Not the first exchange on its connection.
 };
 
 // Takes finished records. One per worker; Write must not block (the implementation hands lines to a writing thread).

@@ -17,11 +17,13 @@ namespace dpa {
 
 class AdminHandler final : public ExchangeHandler {
  public:
-  // A JSON object: version, uptime, workers, routes' generation, plugins … Called on the worker's thread; must not wait.
+  // A JSON object: version, uptime, workers, routes' generation, plugins … Called on the worker's thread; must not
+  // wait.
   using StatusWriter = std::function<std::string()>;
 
   // `metrics` and `checks` outlive the handler.
-  AdminHandler(const MetricsRegistry& metrics, const HealthChecks& checks, std::string_view version, StatusWriter status);
+  AdminHandler(const MetricsRegistry& metrics, const HealthChecks& checks, std::string_view version,
+               StatusWriter status);
 
   Task<void> Handle(Exchange& exchange) override;
 

@@ -22,10 +22,13 @@ uint64_t Numbered(uint32_t worker_index, uint64_t number) { return uint64_t{work
 }  // namespace
 
 DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, bool is_unix)
-    : context_(context), socket_(context.worker, fd, is_unix, ErrorSource::kDownstream), interrupter_(socket_),
+    : context_(context),
+      socket_(context.worker, fd, is_unix, ErrorSource::kDownstream),
+      interrupter_(socket_),
       receive_deadline_(context.worker.timers(), interrupter_, kClientTimeout),
       send_deadline_(context.worker.timers(), socket_, kClientTimeout),
-      connection_id_(Numbered(context.worker.index(), ++context.connections_count)), request_(&kNoRequest) {
+      connection_id_(Numbered(context.worker.index(), ++context.connections_count)),
+      request_(&kNoRequest) {
   sockaddr_storage peer;
   socklen_t peer_bytes = sizeof peer;
   if (is_unix || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0) return;
@@ -117,7 +120,10 @@ Task<DownstreamConnection::Ending> DownstreamConnection::RefuseHead(Error error)
     const Reason reason = timed_out ? Reason::kHeaderTimeout : ReasonFromViolation(violation);
     const int status = timed_out ? Info(reason).http_status : StatusOf(violation);
     if (!timed_out) message += ReasonOf(violation);
-    static_cast<void>(co_await RespondStatus(reason, status, message, {}));
+    // RFC 9110 §15.5.6: a 405 says what is allowed.
+    const HeaderField allow{"Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"};
+    const std::span<const HeaderField> fields(&allow, reason == Reason::kMethodNotAllowed ? 1 : 0);
+    static_cast<void>(co_await RespondStatus(reason, status, message, fields));
   }
   const bool answered = response_ == ResponseState::kFinished;
   FinishRecord();
@@ -194,7 +200,8 @@ void DownstreamConnection::FinishRecord() {
   }
   context_.metrics.CountRequest(record_);
   context_.metrics.requests_in_flight.Add(-1);
-  context_.metrics.received_bytes.Add(socket_.received_bytes() - std::exchange(received_counted_, socket_.received_bytes()));
+  context_.metrics.received_bytes.Add(socket_.received_bytes() -
+                                      std::exchange(received_counted_, socket_.received_bytes()));
   context_.metrics.sent_bytes.Add(socket_.sent_bytes() - std::exchange(sent_counted_, socket_.sent_bytes()));
   if (context_.access_log != nullptr) context_.access_log->Write(record_);
   routes_ = {};
@@ -240,7 +247,8 @@ Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
   const Result<BodyPieces> pieces = co_await reader().ReadPieces(ErrorSource::kDownstream);
   receive_deadline_.Disarm();
   if (!pieces) {
-    // A client that stalled, or broke HTTP, can still be told so; and a read that was interrupted says nothing about the client.
+    // A client that stalled, or broke HTTP, can still be told so; and a read that was interrupted says nothing about
+    // the client.
     const bool interrupted = pieces.error().code == ErrorCode::kCancelled && !socket_.cancelled();
     const bool reachable = receive_deadline_.fired() || reader().violation() != HttpViolation::kNone || interrupted;
     if (!reachable) NoteClientError(pieces.error());

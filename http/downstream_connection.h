@@ -1,13 +1,14 @@
 // DownstreamConnection is one client connection: it reads requests, hands each as an Exchange to the handler, and sends
 // what the handler answers.
 //
-//     idle --first byte--> head --> exchange --response and request body at their end--> idle, or the next pipelined head
+//     idle --first byte--> head --> exchange --both sides at their end--> idle, or the next pipelined head
 //       |                    |          |
 //       v                    v          v
-//     closed silently    answered    aborted (truncated response), or closed after it (lingering, if the client still sends)
+//     closed silently    answered    aborted (its response is truncated), or closed after it (lingering, if the
+//                                    client still sends)
 //
-// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order. An idle connection holds no
-// buffer and no parser. Every exchange that has begun, a refused head included, ends with an access record.
+// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order. An idle connection
+// holds no buffer and no parser. Every exchange that has begun, a refused head included, ends with an access record.
 
 #pragma once
 
@@ -127,13 +128,13 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   Cancellable* gone_target_ = nullptr;
   ResponseState response_ = ResponseState::kNone;
   BodyFraming response_framing_ = BodyFraming::kNone;
-  bool keep_alive_ = false;           // As the response's head has told the client.
-  bool continue_pending_ = false;     // The client waits for `100 Continue`.
-  bool client_failed_ = false;        // Reading from or sending to the client has failed; client_error_ says how.
+  bool keep_alive_ = false;        // As the response's head has told the client.
+  bool continue_pending_ = false;  // The client waits for `100 Continue`.
+  bool client_failed_ = false;     // Reading from or sending to the client has failed; client_error_ says how.
   Error client_error_;
-  BodyPieces unread_pieces_;          // For ReadBody: handed out one by one.
+  BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
-  uint64_t received_counted_ = 0;     // Of the socket's bytes: already in the metrics.
+  uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.
   uint64_t sent_counted_ = 0;
 
   // The server's list.

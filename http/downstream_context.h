@@ -1,5 +1,5 @@
-// DownstreamContext is what all client connections of one worker and one server share: the handler, limits, counters, and the
-// memory that a connection borrows while a request is under way. An idle connection holds none of it.
+// DownstreamContext is what all client connections of one worker and one server share: the handler, limits, counters,
+// and the memory that a connection borrows while a request is under way. An idle connection holds none of it.
 
 #pragma once
 
@@ -22,11 +22,11 @@ class DownstreamConnection;
 class ExchangeHandler;
 
 struct DownstreamOptions {
-  uint64_t header_timeout_ms = 10'000;     // --client-header-timeout: from the first byte of a head to its last.
-  uint64_t body_timeout_ms = 30'000;       // --client-body-timeout: between two reads of a body.
-  uint64_t keep_alive_timeout_ms = 75'000; // --keepalive-timeout: between two requests, and before the first.
-  uint64_t send_timeout_ms = 30'000;       // 256 KiB of a response must get out within.
-  uint64_t linger_timeout_ms = 2'000;      // Closing towards a client that still sends.
+  uint64_t header_timeout_ms = 10'000;      // --client-header-timeout: from the first byte of a head to its last.
+  uint64_t body_timeout_ms = 30'000;        // --client-body-timeout: between two reads of a body.
+  uint64_t keep_alive_timeout_ms = 75'000;  // --keepalive-timeout: between two requests, and before the first.
+  uint64_t send_timeout_ms = 30'000;        // 256 KiB of a response must get out within.
+  uint64_t linger_timeout_ms = 2'000;       // Closing towards a client that still sends.
   uint64_t linger_bytes_max = 1 << 20;
   uint64_t drain_body_bytes_max = 256 << 10;  // An unread request body up to this is read to keep the connection.
   uint32_t exchanges_max = 0;                 // Per connection; then it is closed. 0: no limit.
@@ -39,8 +39,8 @@ struct ExchangeMemory {
   ExchangeMemory(const DownstreamOptions& options, BytePool& bytes)
       : reader(MessageParser::Role::kRequest, options.parser, options.body, bytes), head(bytes), body(bytes) {}
   MessageReader reader;
-  ByteBuffer head;   // Of the response that is being sent.
-  ByteBuffer body;   // Of an error of ours; trailers.
+  ByteBuffer head;  // Of the response that is being sent.
+  ByteBuffer body;  // Of an error of ours; trailers.
   SendPieces out;
   std::unique_ptr<ExchangeMemory> next_free;
 };

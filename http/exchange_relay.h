@@ -1,8 +1,8 @@
-// ExchangeRelay is what the proxy needs of an Exchange beyond answering it: the request's body as it comes, in pieces, and a
-// response whose head and body come from an upstream.
+// ExchangeRelay is what the proxy needs of an Exchange beyond answering it: the request's body as it comes, in pieces,
+// and a response whose head and body come from an upstream.
 //
-// The request's body may be read by one coroutine while another sends the response; nothing here sends towards the client
-// on behalf of reading (SendContinue is a call of its own).
+// The request's body may be read by one coroutine while another sends the response; nothing here sends towards the
+// client on behalf of reading (SendContinue is a call of its own).
 
 #pragma once
 

@@ -54,8 +54,7 @@ size_t RouteLabelIndex(std::string_view route) {
   return kRouteNone;
 }
 
-HttpMetrics::HttpMetrics()
-    : request_duration_seconds(MakeDurations(std::make_index_sequence<kRouteLabels.size()>())) {}
+HttpMetrics::HttpMetrics() : request_duration_seconds(MakeDurations(std::make_index_sequence<kRouteLabels.size()>())) {}
 
 void HttpMetrics::CountRequest(const AccessRecord& record) {
   const size_t route = RouteLabelIndex(record.route);
@@ -71,8 +70,9 @@ void HttpMetrics::Collect(MetricsPage& page) const {
                     static_cast<double>(count));
   });
   for (size_t i = 0; i < kRouteLabels.size(); ++i) {
-    page.AddHistogram("dpa_http_request_duration_seconds", "From the first byte of a request to the last of its response.",
-                      {{"route", kRouteLabels[i]}}, request_duration_seconds[i]);
+    page.AddHistogram("dpa_http_request_duration_seconds",
+                      "From the first byte of a request to the last of its response.", {{"route", kRouteLabels[i]}},
+                      request_duration_seconds[i]);
   }
   const auto gauge = [&page](std::string_view name, std::string_view help, const Gauge& value) {
     page.AddGauge(name, help, {}, static_cast<double>(value.value()));
@@ -103,12 +103,15 @@ void HttpMetrics::Collect(MetricsPage& page) const {
     page.AddCounter("dpa_upstream_closes_total", "Upstream connections closed, by cause.", {{"cause", kCloseLabels[i]}},
                     static_cast<double>(upstream_closes[i].value()));
   }
-  counter("dpa_upstream_reuses_total", "Requests sent on a connection that had served another before.", upstream_reuses);
-  counter("dpa_upstream_retries_total", "Requests sent a second time because a reused connection had died.", upstream_retries);
+  counter("dpa_upstream_reuses_total", "Requests sent on a connection that had served another before.",
+          upstream_reuses);
+  counter("dpa_upstream_retries_total", "Requests sent a second time because a reused connection had died.",
+          upstream_retries);
 
   gauge("dpa_receive_buffers", "Receive buffers of the workers.", receive_buffers);
   gauge("dpa_receive_buffers_lent", "Receive buffers that hold bytes not yet dealt with.", receive_buffers_lent);
-  counter("dpa_receive_buffers_starved_total", "Times that a receiver found every buffer lent.", receive_buffers_starved);
+  counter("dpa_receive_buffers_starved_total", "Times that a receiver found every buffer lent.",
+          receive_buffers_starved);
 }
 
 }  // namespace dpa

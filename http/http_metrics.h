@@ -17,22 +17,23 @@ namespace dpa {
 
 // Who answers, for the `route` label.
 inline constexpr std::array<std::string_view, 11> kRouteLabels = {
-    "delegate", "query", "route",       "resource",   "health",          "stream",
-    "local",    "none",  "admission",   "conversion", "datasource-proxy"};
+    "delegate", "query", "route",     "resource",   "health",          "stream",
+    "local",    "none",  "admission", "conversion", "datasource-proxy"};
 inline constexpr size_t kRouteNone = 7;
 
 // Counts per (route, code, reason). One writer; the scrape reads while it is written.
 class RequestCounters {
  public:
   void Count(size_t route, int status, Reason reason);
-  // Calls `visit(route, status, reason, count)` for each combination that has occurred. Status 0: any not registered, and all
-  // that found the table full.
+  // Calls `visit(route, status, reason, count)` for each combination that has occurred. Status 0: any not registered,
+  // and all that found the table full.
   template <class Visit>
   void ForEach(Visit visit) const {
     for (const Slot& slot : slots_) {
       const uint32_t key = slot.key.load(std::memory_order_acquire);
       if (key == 0) continue;
-      visit((key >> 24) - 1, static_cast<int>(key & 0xFFFF), static_cast<Reason>((key >> 16) & 0xFF), slot.count.value());
+      visit((key >> 24) - 1, static_cast<int>(key & 0xFFFF), static_cast<Reason>((key >> 16) & 0xFF),
+            slot.count.value());
     }
   }
 
@@ -48,8 +49,8 @@ class RequestCounters {
 
 enum class ConnectResult : uint8_t { kOk, kRefused, kUnreachable, kTimeout, kError, kCount };
 enum class UpstreamClose : uint8_t {
-  kPeerClosed,   // While idle: the usual end of keep-alive.
-  kSurplus,      // Bytes that nobody asked for.
+  kPeerClosed,  // While idle: the usual end of keep-alive.
+  kSurplus,     // Bytes that nobody asked for.
   kIdleTimeout,
   kIdleMax,      // More idle connections than --delegate-idle-max.
   kNotReusable,  // The exchange did not end on its framing, or either side said close.

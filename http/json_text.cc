@@ -1,5 +1,6 @@
 #include "http/json_text.h"
 
+#include <array>
 #include <charconv>
 #include <cstring>
 
@@ -8,7 +9,18 @@ namespace {
 
 constexpr char kHex[] = "0123456789abcdef";
 
-bool IsPlain(unsigned char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; }
+// Bytes that stand for themselves in a JSON string.
+constexpr std::array<bool, 256> kPlain = [] {
+  std::array<bool, 256> plain{};
+  for (int c = 0x20; c < 0x7F; ++c) plain[c] = c != '"' && c != '\\';
+  return plain;
+}();
+
+size_t PlainRunBytes(const char* text, size_t bytes) {
+  size_t run = 0;
+  while (run < bytes && kPlain[static_cast<unsigned char>(text[run])]) ++run;
+  return run;
+}
 
 // Length of the well-formed UTF-8 sequence at `text` (RFC 3629 §4), 0 if there is none.
 size_t Utf8SequenceBytes(std::string_view text) {
@@ -33,11 +45,20 @@ char* WriteEscape(char* out, unsigned char c) {
   *out++ = '\\';
   switch (c) {
     case '"':
-    case '\\': *out++ = static_cast<char>(c); return out;
-    case '\n': *out++ = 'n'; return out;
-    case '\r': *out++ = 'r'; return out;
-    case '\t': *out++ = 't'; return out;
-    default: break;
+    case '\\':
+      *out++ = static_cast<char>(c);
+      return out;
+    case '\n':
+      *out++ = 'n';
+      return out;
+    case '\r':
+      *out++ = 'r';
+      return out;
+    case '\t':
+      *out++ = 't';
+      return out;
+    default:
+      break;
   }
   std::memcpy(out, "u00", 3);
   out[3] = kHex[c >> 4];
@@ -54,11 +75,12 @@ void AppendJsonString(ByteBuffer& out, std::string_view text) {
 
 char* WriteJsonString(char* out, std::string_view text) {
   for (size_t i = 0; i < text.size();) {
+    const size_t run = PlainRunBytes(text.data() + i, text.size() - i);
+    std::memcpy(out, text.data() + i, run);
+    out += run;
+    i += run;
+    if (i == text.size()) break;
     const auto c = static_cast<unsigned char>(text[i]);
-    if (IsPlain(c)) {
-      *out++ = text[i++];
-      continue;
-    }
     const size_t sequence_bytes = c >= 0x80 ? Utf8SequenceBytes(text.substr(i)) : 0;
     if (sequence_bytes == 0) {
       out = WriteEscape(out, c);

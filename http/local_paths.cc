@@ -38,7 +38,8 @@ int HexDigit(char c) {
 std::string DecodeQuery(std::string_view text) {
   std::string decoded;
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool escape = text[i] == '%' && i + 2 < text.size() && HexDigit(text[i + 1]) >= 0 && HexDigit(text[i + 2]) >= 0;
+    const bool escape =
+        text[i] == '%' && i + 2 < text.size() && HexDigit(text[i + 1]) >= 0 && HexDigit(text[i + 2]) >= 0;
     if (escape) {
       decoded += static_cast<char>(HexDigit(text[i + 1]) * 16 + HexDigit(text[i + 2]));
       i += 2;
@@ -78,8 +79,8 @@ std::string VersionBody(std::string_view version) {
   std::string_view minor = version.substr(std::min(version.size(), major.size() + 1));
   minor = minor.substr(0, minor.find('.'));
   return fmt::format(
-      R"({{"major":"{}","minor":"{}","gitVersion":"v{}","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"",)"
-      R"("compiler":"clang","platform":"linux"}})"
+      R"({{"major":"{}","minor":"{}","gitVersion":"v{}","gitCommit":"","gitTreeState":"","buildDate":"",)"
+      R"("goVersion":"","compiler":"clang","platform":"linux"}})"
       "\n",
       major, minor, version);
 }
@@ -129,7 +130,8 @@ HealthChecks::Answer HealthChecks::Evaluate(Endpoint endpoint, std::string_view 
   return {200, parsed.verbose ? std::move(text) : "ok"};
 }
 
-// One check is asked for by somebody who knows it by name: the cause is told on either listener, as kube-apiserver does.
+// One check is asked for by somebody who knows it by name: the cause is told on either listener, as kube-apiserver
+// does.
 HealthChecks::Answer HealthChecks::EvaluateOne(Endpoint endpoint, std::string_view name) const {
   for (const Named& named : checks_) {
     if (named.name != name || !Belongs(named, endpoint)) continue;
@@ -153,9 +155,12 @@ bool LocalPaths::Owns(std::string_view path) const {
   switch (path[1]) {
     case 'l':
     case 'r':
-    case 'h': return EndpointOf(path, rest).has_value();
-    case 'v': return path == kVersionPath;
-    default: return false;
+    case 'h':
+      return EndpointOf(path, rest).has_value();
+    case 'v':
+      return path == kVersionPath;
+    default:
+      return false;
   }
 }
 

@@ -1,13 +1,13 @@
-// LocalPaths answers what is asked about this process itself: /livez, /readyz, /healthz and /version, in the words that Kubernetes'
-// probes and kubectl know.
+// LocalPaths answers what is asked about this process itself: /livez, /readyz, /healthz and /version, in the words that
+// Kubernetes' probes and kubectl know.
 //
 //     GET /readyz                 ok
 //     GET /readyz?verbose         [+]ping ok … readyz check passed
 //     GET /readyz?exclude=NAME    without that check
 //     GET /readyz/NAME            one check
 //
-// A failed check makes it 500, always verbose. On the data listeners the causes stay inside ("reason withheld"), on the admin
-// listener they are told.
+// A failed check makes it 500, always verbose. On the data listeners the causes stay inside ("reason withheld"), on the
+// admin listener they are told.
 
 #pragma once
 

@@ -104,7 +104,8 @@ void MessageReader::StartBody(BodyFraming framing, uint64_t content_length) {
   if (!head_in_current_ && rest_.empty()) current_.Release();
 }
 
-// Decodes what is there of the body. False: there may be more room, or more to wait for; true: the run is full or the body ended.
+// Decodes what is there of the body. False: there may be more room, or more to wait for; true: the run is full or the
+// body ended.
 bool MessageReader::Decode() {
   while (pieces_count_ < kPiecesMax && decoder_.state() == BodyDecoder::State::kMore && !rest_.empty()) {
     const BodyDecoder::Step step = decoder_.Decode(rest_);

@@ -1,11 +1,12 @@
-// MessageReader takes HTTP/1 messages off a Socket, one after another: head, body, and what the peer sent ahead of its turn.
+// MessageReader takes HTTP/1 messages off a Socket, one after another: head, body, and what the peer sent ahead of its
+// turn.
 //
 //     Attach --> ReadHead --> StartBody --> (TakePieces | ReadPieces)* --> NextMessage --> ReadHead …
 //
-// A head that came in one piece is parsed where it lies, in the receive buffer, and pins that buffer until NextMessage. One
-// that came in several is moved to memory of our own as it grows, and so is a request's head when half of the worker's
-// receive buffers are lent: requests that wait long for their answer must not own the shared pool.
-// Bodies are handed out as views of the receive buffers, several at a time, without copying.
+// A head that came in one piece is parsed where it lies, in the receive buffer, and pins that buffer until NextMessage.
+// One that came in several is moved to memory of our own as it grows, and so is a request's head when half of the
+// worker's receive buffers are lent: requests that wait long for their answer must not own the shared pool. Bodies are
+// handed out as views of the receive buffers, several at a time, without copying.
 //
 // Not thread safe; one coroutine at a time.
 
@@ -74,8 +75,8 @@ class MessageReader {
   bool body_done() const { return decoder_.done(); }
   const BodyDecoder& body() const { return decoder_; }
 
-  // Ends a message: its views die, bytes behind it are kept for the next ReadHead. REQUIRES: the body is done, or the message
-  // was an interim response.
+  // Ends a message: its views die, bytes behind it are kept for the next ReadHead. REQUIRES: the body is done, or the
+  // message was an interim response.
   void NextMessage();
   // Bytes have come that belong to no message read so far.
   bool has_surplus() const { return !rest_.empty() || socket_->has_unread(); }
@@ -83,7 +84,8 @@ class MessageReader {
   bool has_rest() const { return !rest_.empty(); }
 
  private:
-  // Receive buffers that one run of pieces may span, and pieces in it: enough for a send of 64 KiB, and for small chunks.
+  // Receive buffers that one run of pieces may span, and pieces in it: enough for a send of 64 KiB, and for small
+  // chunks.
   static constexpr size_t kHeldMax = 4;
   static constexpr size_t kPiecesMax = 16;
 
@@ -101,10 +103,10 @@ class MessageReader {
   bool answers_head_ = false;
   bool head_in_current_ = false;  // The head lies in current_, which must stay.
 
-  BufferLease current_;      // Where rest_ lies.
-  std::string_view rest_;    // Received and not dealt with.
-  BufferLease head_lease_;   // Where the head lies, when current_ has moved on.
-  ByteBuffer head_copy_;     // Where the head lies otherwise.
+  BufferLease current_;                     // Where rest_ lies.
+  std::string_view rest_;                   // Received and not dealt with.
+  BufferLease head_lease_;                  // Where the head lies, when current_ has moved on.
+  ByteBuffer head_copy_;                    // Where the head lies otherwise.
   std::array<BufferLease, kHeldMax> held_;  // Buffers of pieces handed out, before current_.
   size_t held_count_ = 0;
   std::array<iovec, kPiecesMax> pieces_;

@@ -1,5 +1,5 @@
-// PluginHost answers exchanges whose route names a plugin. Declared here in HTTP's words; grpc_bridge/ implements it, one per
-// worker.
+// PluginHost answers exchanges whose route names a plugin. Declared here in HTTP's words; grpc_bridge/ implements it,
+// one per worker.
 
 #pragma once
 

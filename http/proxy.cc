@@ -10,18 +10,30 @@ constexpr std::string_view kRouteDelegate = "delegate";
 // What the client is told. Addresses and the like are for the access record.
 std::string_view MessageOf(Reason reason) {
   switch (reason) {
-    case Reason::kBadRequest: return "the request's body breaks HTTP";
-    case Reason::kBodyTimeout: return "the request's body did not arrive in time";
-    case Reason::kBodyTooLarge: return "the request's body is too large";
-    case Reason::kShuttingDown: return "the aggregator is shutting down";
-    case Reason::kDelegateRefused: return "the next API server refused the connection";
-    case Reason::kDelegateUnreachable: return "the next API server cannot be reached";
-    case Reason::kDelegateConnectTimeout: return "connecting to the next API server took too long";
-    case Reason::kDelegateTimeout: return "the next API server did not answer in time";
-    case Reason::kDelegateReset: return "the next API server closed the connection without an answer";
-    case Reason::kDelegateMalformed: return "the next API server's answer breaks HTTP";
-    case Reason::kDelegatePoolFull: return "too many requests are waiting for the next API server";
-    default: return "the request could not be forwarded";
+    case Reason::kBadRequest:
+      return "the request's body breaks HTTP";
+    case Reason::kBodyTimeout:
+      return "the request's body did not arrive in time";
+    case Reason::kBodyTooLarge:
+      return "the request's body is too large";
+    case Reason::kShuttingDown:
+      return "the aggregator is shutting down";
+    case Reason::kDelegateRefused:
+      return "the next API server refused the connection";
+    case Reason::kDelegateUnreachable:
+      return "the next API server cannot be reached";
+    case Reason::kDelegateConnectTimeout:
+      return "connecting to the next API server took too long";
+    case Reason::kDelegateTimeout:
+      return "the next API server did not answer in time";
+    case Reason::kDelegateReset:
+      return "the next API server closed the connection without an answer";
+    case Reason::kDelegateMalformed:
+      return "the next API server's answer breaks HTTP";
+    case Reason::kDelegatePoolFull:
+      return "too many requests are waiting for the next API server";
+    default:
+      return "the request could not be forwarded";
   }
 }
 
@@ -30,8 +42,8 @@ bool IsIdempotent(std::string_view method) {
   return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
 }
 
-// A reused connection may have been closed by its peer just as the request went out. The same request may go once more if
-// not a byte of it has left, or if it can be repeated (RFC 9112 §9.3.1) and is still ours in full.
+// A reused connection may have been closed by its peer just as the request went out. The same request may go once more
+// if not a byte of it has left, or if it can be repeated (RFC 9112 §9.3.1) and is still ours in full.
 bool MayRetry(const Exchange& exchange, const UpstreamConnection& upstream, Error error) {
   const RequestHead& request = exchange.request();
   const bool died = error.code == ErrorCode::kClosed || error.code == ErrorCode::kReset;
@@ -152,7 +164,8 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
 Task<Result<void>> ProxyHandler::Forward(Exchange& exchange, UpstreamGroup::Choice& choice, const BodyPieces& first) {
   UpstreamConnection& upstream = choice.lease.connection();
   ExchangeRelay& client = *exchange.relay();
-  // TODO(cleanup): Upgrade is taken out, so that every request stays a plain one; tunnels come with the stream services.
+  // TODO(cleanup): Upgrade is taken out, so that every request stays a plain one; tunnels come with the stream
+  // services.
   // TODO(security): X-Remote-* for HTTP backends, once callers are authenticated here.
   const RequestForwarding forward{.client_address = client.client_host(),
                                   .peer_trusted = options_.trust_forwarded,

@@ -5,7 +5,8 @@
 //     HTTP backend --> its own pool      (spec.backend)
 //     anything else --> the delegate     (404 without one)
 //
-// One per worker. Requests are matched on the newest RouteTable at their beginning, and keep it until their record is written.
+// One per worker. Requests are matched on the newest RouteTable at their beginning, and keep it until their record is
+// written.
 
 #pragma once
 

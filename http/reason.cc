@@ -73,30 +73,44 @@ static_assert(InOrder(), "one row per Reason, in the order of the enum");
 
 Reason FromDownstream(const Error& error) {
   switch (error.code) {
-    case ErrorCode::kTimeout: return Reason::kBodyTimeout;
-    case ErrorCode::kTooLarge: return Reason::kBodyTooLarge;
-    case ErrorCode::kMalformed: return Reason::kBadRequest;
-    case ErrorCode::kUnsupported: return Reason::kUnsupportedCoding;
-    case ErrorCode::kShed: return Reason::kConnectionLimit;
-    default: return Reason::kClientClosed;
+    case ErrorCode::kTimeout:
+      return Reason::kBodyTimeout;
+    case ErrorCode::kTooLarge:
+      return Reason::kBodyTooLarge;
+    case ErrorCode::kMalformed:
+      return Reason::kBadRequest;
+    case ErrorCode::kUnsupported:
+      return Reason::kUnsupportedCoding;
+    case ErrorCode::kShed:
+      return Reason::kConnectionLimit;
+    default:
+      return Reason::kClientClosed;
   }
 }
 
 Reason FromUpstream(const Error& error) {
   switch (error.code) {
-    case ErrorCode::kRefused: return Reason::kDelegateRefused;
+    case ErrorCode::kRefused:
+      return Reason::kDelegateRefused;
     case ErrorCode::kUnreachable:
-    case ErrorCode::kUnavailable: return Reason::kDelegateUnreachable;
+    case ErrorCode::kUnavailable:
+      return Reason::kDelegateUnreachable;
     // Before a byte was sent it was the connecting that took too long.
-    case ErrorCode::kTimeout: return error.retry_safe ? Reason::kDelegateConnectTimeout : Reason::kDelegateTimeout;
-    case ErrorCode::kShed: return Reason::kDelegatePoolFull;
+    case ErrorCode::kTimeout:
+      return error.retry_safe ? Reason::kDelegateConnectTimeout : Reason::kDelegateTimeout;
+    case ErrorCode::kShed:
+      return Reason::kDelegatePoolFull;
     case ErrorCode::kTooLarge:
     case ErrorCode::kMalformed:
-    case ErrorCode::kUnsupported: return Reason::kDelegateMalformed;
-    case ErrorCode::kCancelled: return Reason::kShuttingDown;
-    case ErrorCode::kInternal: return Reason::kInternal;
+    case ErrorCode::kUnsupported:
+      return Reason::kDelegateMalformed;
+    case ErrorCode::kCancelled:
+      return Reason::kShuttingDown;
+    case ErrorCode::kInternal:
+      return Reason::kInternal;
     case ErrorCode::kClosed:
-    case ErrorCode::kReset: return Reason::kDelegateReset;
+    case ErrorCode::kReset:
+      return Reason::kDelegateReset;
   }
   return Reason::kInternal;
 }
@@ -105,16 +119,25 @@ Reason FromPlugin(const Error& error) {
   switch (error.code) {
     case ErrorCode::kRefused:
     case ErrorCode::kUnreachable:
-    case ErrorCode::kUnavailable: return Reason::kPluginUnavailable;
-    case ErrorCode::kTimeout: return Reason::kPluginTimeout;
-    case ErrorCode::kShed: return Reason::kPluginOverloaded;
-    case ErrorCode::kTooLarge: return Reason::kPluginReplyTooLarge;
-    case ErrorCode::kMalformed: return Reason::kPluginBadReply;
-    case ErrorCode::kUnsupported: return Reason::kPluginNotImplemented;
-    case ErrorCode::kCancelled: return Reason::kShuttingDown;
-    case ErrorCode::kInternal: return Reason::kInternal;
+    case ErrorCode::kUnavailable:
+      return Reason::kPluginUnavailable;
+    case ErrorCode::kTimeout:
+      return Reason::kPluginTimeout;
+    case ErrorCode::kShed:
+      return Reason::kPluginOverloaded;
+    case ErrorCode::kTooLarge:
+      return Reason::kPluginReplyTooLarge;
+    case ErrorCode::kMalformed:
+      return Reason::kPluginBadReply;
+    case ErrorCode::kUnsupported:
+      return Reason::kPluginNotImplemented;
+    case ErrorCode::kCancelled:
+      return Reason::kShuttingDown;
+    case ErrorCode::kInternal:
+      return Reason::kInternal;
     case ErrorCode::kClosed:
-    case ErrorCode::kReset: return Reason::kPluginDied;
+    case ErrorCode::kReset:
+      return Reason::kPluginDied;
   }
   return Reason::kInternal;
 }
@@ -138,21 +161,31 @@ Reason ReasonFromViolation(HttpViolation violation) {
   switch (violation) {
     case HttpViolation::kHeadTooLarge:
     case HttpViolation::kFieldsTooMany:
-    case HttpViolation::kTrailersTooLarge: return Reason::kHeaderTooLarge;
-    case HttpViolation::kTargetTooLong: return Reason::kTargetTooLong;
-    case HttpViolation::kMethodTrace: return Reason::kMethodNotAllowed;
-    case HttpViolation::kVersionUnsupported: return Reason::kUnsupportedVersion;
-    case HttpViolation::kTransferCodingUnknown: return Reason::kUnsupportedCoding;
-    default: return Reason::kBadRequest;
+    case HttpViolation::kTrailersTooLarge:
+      return Reason::kHeaderTooLarge;
+    case HttpViolation::kTargetTooLong:
+      return Reason::kTargetTooLong;
+    case HttpViolation::kMethodTrace:
+      return Reason::kMethodNotAllowed;
+    case HttpViolation::kVersionUnsupported:
+      return Reason::kUnsupportedVersion;
+    case HttpViolation::kTransferCodingUnknown:
+      return Reason::kUnsupportedCoding;
+    default:
+      return Reason::kBadRequest;
   }
 }
 
 Reason ReasonFromError(const Error& error) {
   switch (error.source) {
-    case ErrorSource::kDownstream: return FromDownstream(error);
-    case ErrorSource::kUpstream: return FromUpstream(error);
-    case ErrorSource::kPlugin: return FromPlugin(error);
-    case ErrorSource::kInternal: break;
+    case ErrorSource::kDownstream:
+      return FromDownstream(error);
+    case ErrorSource::kUpstream:
+      return FromUpstream(error);
+    case ErrorSource::kPlugin:
+      return FromPlugin(error);
+    case ErrorSource::kInternal:
+      break;
   }
   return error.code == ErrorCode::kCancelled ? Reason::kShuttingDown : Reason::kInternal;
 }

@@ -7,16 +7,19 @@
 //     /apis/g.example/v1/namespaces/{ns}/datasources/{uid}/resources/{path...}
 //
 // Precedence at each segment: literal, then capture, then wildcard; a dead end backs up to the next choice, so the most
-// specific pattern that matches wins whatever the order of registration. Methods: a pattern registered for GET also answers
-// HEAD; an empty method answers every method; a method of its own wins over the empty one.
+// specific pattern that matches wins whatever the order of registration. Methods: a pattern registered for GET also
+// answers HEAD; an empty method answers every method; a method of its own wins over the empty one.
 //
-// Matching is bytewise on the raw path, split at '/' before any percent-decoding, so an encoded slash never makes a segment.
-// A trailing slash is an empty last segment and matches neither a literal nor a capture; a wildcard needs the slash before it
-// (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where both are meant). An empty, `.` or `..` segment in a
-// pattern is malformed. A pattern whose methods all differ from the request's is a dead end like any other.
+// Matching is bytewise on the raw path, split at '/' before any percent-decoding, so an encoded slash never makes a
+// segment.
+// A trailing slash is an empty last segment and matches neither a literal nor a capture; a wildcard needs the slash
+// before it
+// (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where both are meant). An empty, `.` or `..`
+// segment in a pattern is malformed. A pattern whose methods all differ from the request's is a dead end like any
+// other.
 //
-// Cost: a node of the trie lies at one depth, so one Match visits it at most once: backing up is bounded by the count of
-// nodes, whatever the path, and literal siblings are found by hash.
+// Cost: a node of the trie lies at one depth, so one Match visits it at most once: backing up is bounded by the count
+// of nodes, whatever the path, and literal siblings are found by hash.
 //
 // Thread safety: a RouteTable is immutable; any number of threads may Match at once.
 
@@ -109,8 +112,8 @@ class RouteTableBuilder {
   static constexpr size_t kSegmentsMax = 64;
 
   // Adds one pattern. The error is a sentence for people: a malformed pattern (what and where), more than kSegmentsMax
-  // segments or RouteMatch::kCapturesMax captures, a duplicate capture name, or the same pattern and method twice (naming the service
-  // that has it). Patterns that differ only in their capture names are the same pattern.
+  // segments or RouteMatch::kCapturesMax captures, a duplicate capture name, or the same pattern and method twice
+  // (naming the service that has it). Patterns that differ only in their capture names are the same pattern.
   std::expected<void, std::string> Add(std::string_view method, std::string_view pattern, RouteTarget target);
 
   // REQUIRES: called once; the builder is empty afterwards.

@@ -19,13 +19,13 @@ namespace dpa {
 
 class SendPieces {
  public:
-  static constexpr size_t kPayloadMax = 16;                 // A run of a MessageReader.
-  static constexpr size_t kPiecesMax = kPayloadMax + 6;     // And what stands around it.
+  static constexpr size_t kPayloadMax = 16;              // A run of a MessageReader.
+  static constexpr size_t kPiecesMax = kPayloadMax + 6;  // And what stands around it.
 
   void Clear() { count_ = 0; }
   void Add(std::string_view bytes);
-  // Adds `pieces`, in chunked framing if `chunked`, and the end of the body if `pieces.last`. `trailers` takes the trailers
-  // while they are sent. REQUIRES: at most kPayloadMax of them; once between two Clear().
+  // Adds `pieces`, in chunked framing if `chunked`, and the end of the body if `pieces.last`. `trailers` takes the
+  // trailers while they are sent. REQUIRES: at most kPayloadMax of them; once between two Clear().
   void AddBody(const BodyPieces& pieces, bool chunked, ByteBuffer& trailers);
 
   std::span<iovec> pieces() { return {pieces_.data(), count_}; }

@@ -5,7 +5,8 @@
 namespace dpa {
 namespace {
 
-// Ready to be sent: at the limit there is no room for a request of its own. The body's shape is that of every error of ours.
+// Ready to be sent: at the limit there is no room for a request of its own. The body's shape is that of every error of
+// ours.
 constexpr std::string_view kShedResponse =
     "HTTP/1.1 503 Service Unavailable\r\n"
     "Content-Type: application/json\r\n"
@@ -14,7 +15,8 @@ constexpr std::string_view kShedResponse =
     "Connection: close\r\n"
     "\r\n"
     R"({"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too many connections",)"
-    R"("reason":"ServiceUnavailable","details":{"causes":[{"reason":"connection_limit"}],"retryAfterSeconds":1},"code":503})"
+    R"("reason":"ServiceUnavailable","details":{"causes":[{"reason":"connection_limit"}],"retryAfterSeconds":1},)"
+    R"("code":503})"
     "\n";
 static_assert(kShedResponse.size() - kShedResponse.find("\r\n\r\n") - 4 == 218);
 
@@ -25,8 +27,11 @@ constexpr uint64_t kShedLingerBytes = 64 << 10;
 
 HttpServer::HttpServer(Worker& worker, ExchangeHandler& handler, const HttpServerOptions& options, HttpMetrics& metrics,
                        AccessLog* access_log)
-    : worker_(worker), options_(options), metrics_(metrics),
-      context_(worker, handler, options.downstream, metrics, access_log), tasks_(worker) {
+    : worker_(worker),
+      options_(options),
+      metrics_(metrics),
+      context_(worker, handler, options.downstream, metrics, access_log),
+      tasks_(worker) {
   worker_.AddTurnObserver(*this);
 }
 

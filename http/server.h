@@ -1,5 +1,5 @@
-// HttpServer is one worker's share of the listening addresses of one kind (data, or admin): it accepts connections, serves them,
-// bounds their number, and drains.
+// HttpServer is one worker's share of the listening addresses of one kind (data, or admin): it accepts connections,
+// serves them, bounds their number, and drains.
 //
 //     listening --Drain--> no new ones; idle ones closed; busy ones finish --deadline--> the rest aborted --> drained
 
@@ -33,15 +33,16 @@ class HttpServer final : private TurnObserver {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // Takes over `fd`, a listening socket, and accepts. `distribute`, if given, gets the accepted descriptors instead: a unix listener
-  // lives on one worker, whose connections are for all (hand them to Adopt of the others, by mailbox).
+  // Takes over `fd`, a listening socket, and accepts. `distribute`, if given, gets the accepted descriptors instead: a
+  // unix listener lives on one worker, whose connections are for all (hand them to Adopt of the others, by mailbox).
   using Distribute = std::move_only_function<void(int fd)>;
   void Listen(int fd, bool is_unix, Distribute distribute = nullptr);
   // Serves `fd`, a connected socket.
   void Adopt(int fd, bool is_unix);
 
-  // Stops accepting, ends idle connections at once and the others after their exchange; what is still there after `timeout_ms` is
-  // aborted. Completes when all are closed. A second call while the first runs is not allowed; see Abort().
+  // Stops accepting, ends idle connections at once and the others after their exchange; what is still there after
+  // `timeout_ms` is aborted. Completes when all are closed. A second call while the first runs is not allowed; see
+  // Abort().
   Task<void> Drain(uint64_t timeout_ms);
   // Ends a drain that is under way now.
   void Abort();

@@ -23,10 +23,13 @@ constexpr Error kUpstreamTimeout{ErrorCode::kTimeout, ErrorSource::kUpstream};
 
 UpstreamConnection::UpstreamConnection(UpstreamPool& pool, Worker& worker, int fd, bool is_unix,
                                        const UpstreamConnectionOptions& options)
-    : pool_(pool), options_(options), socket_(worker, fd, is_unix, ErrorSource::kUpstream),
+    : pool_(pool),
+      options_(options),
+      socket_(worker, fd, is_unix, ErrorSource::kUpstream),
       reader_(MessageParser::Role::kResponse, options.parser, options.body, worker.bytes()),
       receive_deadline_(worker.timers(), socket_, kUpstreamTimeout),
-      send_deadline_(worker.timers(), socket_, kUpstreamTimeout), head_out_(worker.bytes()),
+      send_deadline_(worker.timers(), socket_, kUpstreamTimeout),
+      head_out_(worker.bytes()),
       trailers_out_(worker.bytes()) {
   reader_.Attach(socket_);
 }

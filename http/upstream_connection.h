@@ -25,8 +25,8 @@ class UpstreamPool;
 
 struct UpstreamConnectionOptions {
   uint64_t header_timeout_ms = 60'000;  // --delegate-header-timeout: from the request's last byte to the response head.
-  uint64_t body_timeout_ms = 600'000;   // Between two reads of a response body. Long: a watch may be silent for minutes.
-  uint64_t send_timeout_ms = 30'000;    // A send that makes no progress.
+  uint64_t body_timeout_ms = 600'000;  // Between two reads of a response body. Long: a watch may be silent for minutes.
+  uint64_t send_timeout_ms = 30'000;   // A send that makes no progress.
   ParserLimits parser;
   BodyLimits body;
 };
@@ -34,18 +34,20 @@ struct UpstreamConnectionOptions {
 class UpstreamConnection final : private SocketObserver {
  public:
   // Takes over `fd`, connected.
-  UpstreamConnection(UpstreamPool& pool, Worker& worker, int fd, bool is_unix, const UpstreamConnectionOptions& options);
+  UpstreamConnection(UpstreamPool& pool, Worker& worker, int fd, bool is_unix,
+                     const UpstreamConnectionOptions& options);
   ~UpstreamConnection();  // REQUIRES: Close() has completed.
 
-  // Sends the head, rewritten, and `first` with it in one send. Errors: kReset, kTimeout; retry_safe if no byte has left.
+  // Sends the head, rewritten, and `first` with it in one send. Errors: kReset, kTimeout; retry_safe if no byte has
+  // left.
   Task<Result<void>> SendHead(const RequestHead& head, const RequestForwarding& forward, const BodyPieces& first);
   // More of the request's body, framed as its head said. Errors: as SendHead.
   Task<Result<void>> SendBody(const BodyPieces& pieces);
   // The request has been sent in full: the time for the response head runs from now on.
   void ExpectResponse();
 
-  // The next response head, an interim one included. Errors (source upstream): kClosed, kReset, kTimeout, kMalformed; or the reason
-  // of Cancel.
+  // The next response head, an interim one included. Errors (source upstream): kClosed, kReset, kTimeout, kMalformed;
+  // or the reason of Cancel.
   Task<Result<void>> ReadHead();
   const ResponseHead& response() const { return reader_.response(); }
   size_t response_head_bytes() const { return reader_.head_bytes(); }

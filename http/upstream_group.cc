@@ -25,7 +25,8 @@ std::expected<UpstreamUrl, std::string> ParseUpstreamUrl(std::string_view url, N
     return parsed;
   }
   constexpr std::string_view kScheme = "http://";
-  if (url.starts_with("https://")) return std::unexpected(quoted + ": https is not supported yet, use http:// or unix:");
+  if (url.starts_with("https://"))
+    return std::unexpected(quoted + ": https is not supported yet, use http:// or unix:");
   if (!url.starts_with(kScheme)) return std::unexpected(quoted + ": expected http://HOST:PORT[/prefix] or unix:PATH");
   url.remove_prefix(kScheme.size());
   const size_t slash = std::min(url.find('/'), url.size());

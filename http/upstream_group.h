@@ -1,7 +1,8 @@
-// UpstreamGroup is a set of endpoints that serve the same thing: the delegates (--delegate, repeatable), or one HTTP backend.
+// UpstreamGroup is a set of endpoints that serve the same thing: the delegates (--delegate, repeatable), or one HTTP
+// backend.
 //
-// An exchange gets the least loaded endpoint, in turn among equals; if connecting fails the next one is tried, since nothing
-// has been sent yet, and the failed one is avoided for a moment.
+// An exchange gets the least loaded endpoint, in turn among equals; if connecting fails the next one is tried, since
+// nothing has been sent yet, and the failed one is avoided for a moment.
 
 #pragma once
 
@@ -25,8 +26,8 @@ struct UpstreamUrl {
 
 enum class Names : uint8_t { kLiteral, kResolve };
 
-// `http://HOST[:PORT][/prefix]` or `unix:PATH`. With kLiteral, HOST is an IP address or `localhost`; kResolve also asks the
-// resolver, so it blocks: for start-up, not for a worker's thread. The error is a sentence.
+// `http://HOST[:PORT][/prefix]` or `unix:PATH`. With kLiteral, HOST is an IP address or `localhost`; kResolve also asks
+// the resolver, so it blocks: for start-up, not for a worker's thread. The error is a sentence.
 std::expected<UpstreamUrl, std::string> ParseUpstreamUrl(std::string_view url, Names names);
 
 class UpstreamGroup {
@@ -47,7 +48,8 @@ class UpstreamGroup {
     UpstreamPool::Lease lease;
   };
 
-  // REQUIRES: 1..kEndpointsMax urls. `worker`, `options` and `metrics` outlive the group; Drain() has completed at its end.
+  // REQUIRES: 1..kEndpointsMax urls. `worker`, `options` and `metrics` outlive the group; Drain() has completed at its
+  // end.
   UpstreamGroup(Worker& worker, const std::vector<UpstreamUrl>& urls, const UpstreamPoolOptions& options,
                 HttpMetrics& metrics);
 

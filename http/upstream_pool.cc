@@ -10,10 +10,14 @@ constexpr Error Refusal(ErrorCode code) { return Error{code, ErrorSource::kUpstr
 
 ConnectResult ResultOf(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kRefused: return ConnectResult::kRefused;
-    case ErrorCode::kUnreachable: return ConnectResult::kUnreachable;
-    case ErrorCode::kTimeout: return ConnectResult::kTimeout;
-    default: return ConnectResult::kError;
+    case ErrorCode::kRefused:
+      return ConnectResult::kRefused;
+    case ErrorCode::kUnreachable:
+      return ConnectResult::kUnreachable;
+    case ErrorCode::kTimeout:
+      return ConnectResult::kTimeout;
+    default:
+      return ConnectResult::kError;
   }
 }
 
@@ -78,8 +82,13 @@ void UpstreamPool::Lease::MarkReusable() { reusable_ = connection_->response_end
 
 UpstreamPool::UpstreamPool(Worker& worker, const Address& address, const UpstreamPoolOptions& options,
                            HttpMetrics& metrics)
-    : worker_(worker), address_(address), name_(address.ToString()), options_(options), metrics_(metrics),
-      closing_(worker), slots_returned_(worker) {}
+    : worker_(worker),
+      address_(address),
+      name_(address.ToString()),
+      options_(options),
+      metrics_(metrics),
+      closing_(worker),
+      slots_returned_(worker) {}
 
 UpstreamPool::~UpstreamPool() { DPA_ASSERT(leased_count_ == 0 && idle_count_ == 0 && waiting_count_ == 0); }
 

@@ -5,8 +5,9 @@
 //
 //     connecting --> leased <--> idle --> closing
 //
-// Idle connections are lent last in, first out: the warmest one, and the others reach their timeout. An idle one keeps one
-// receive in flight; if that completes, the peer has closed it or sent bytes that nobody asked for, and it is closed, never lent.
+// Idle connections are lent last in, first out: the warmest one, and the others reach their timeout. An idle one keeps
+// one receive in flight; if that completes, the peer has closed it or sent bytes that nobody asked for, and it is
+// closed, never lent.
 //
 // At leases_max exchanges wait in a bounded queue, first in, first out; what is returned goes to the first of them.
 
@@ -30,7 +31,9 @@ struct UpstreamPoolOptions {
   uint32_t leases_max = 1024;           // Leased plus connecting, per endpoint and worker. Beyond it exchanges wait.
   uint32_t waiting_max = 1024;          // Beyond it: kShed at once.
   uint64_t waiting_timeout_ms = 1'000;  // Then: kShed.
-  uint32_t idle_max = 128;              // Beyond it the one that has been idle longest is closed.
+  // Beyond it the one that has been idle longest is closed. As many as leases: the answers of one turn make as many
+  // idle at once, and an idle one costs a descriptor and no buffer.
+  uint32_t idle_max = 1024;
   uint64_t idle_timeout_ms = 55'000;    // --delegate-idle-timeout. Below the upstream's own keep-alive timeout.
   uint64_t connect_timeout_ms = 1'000;  // --delegate-connect-timeout
   UpstreamConnectionOptions connection;
@@ -38,8 +41,8 @@ struct UpstreamPoolOptions {
 
 class UpstreamPool final : private TimerWheel::Entry {
  public:
-  // Borrows one connection for one exchange. Move-only; gives it back when destroyed: to the idle ones after MarkReusable(),
-  // closed otherwise, so an early return is always safe.
+  // Borrows one connection for one exchange. Move-only; gives it back when destroyed: to the idle ones after
+  // MarkReusable(), closed otherwise, so an early return is always safe.
   class Lease {
    public:
     Lease(Lease&& other) noexcept
@@ -48,8 +51,8 @@ class UpstreamPool final : private TimerWheel::Entry {
     ~Lease();
 
     UpstreamConnection& connection() const { return *connection_; }
-    // Both sides agreed to keep-alive and the request was sent in full. Whether the response ended exactly on its framing is checked
-    // here once more. REQUIRES: nothing waits on the connection.
+    // Both sides agreed to keep-alive and the request was sent in full. Whether the response ended exactly on its
+    // framing is checked here once more. REQUIRES: nothing waits on the connection.
     void MarkReusable();
 
    private:
@@ -68,7 +71,8 @@ class UpstreamPool final : private TimerWheel::Entry {
   UpstreamPool& operator=(const UpstreamPool&) = delete;
 
   // Lends an idle connection, or connects. kNew: always connects, for a second attempt.
-  // Errors, all retry_safe, source upstream: kShed (queue full or too long), kRefused, kUnreachable, kTimeout, kCancelled (draining).
+  // Errors, all retry_safe, source upstream: kShed (queue full or too long), kRefused, kUnreachable, kTimeout,
+  // kCancelled (draining).
   Task<Result<Lease>> Acquire(Freshness freshness);
 
   // Closes idle connections and turns waiting exchanges away. Completes when the last lease has come back.

@@ -1,5 +1,6 @@
-// floor_relay passes bytes between a client and an upstream and knows nothing of HTTP: one upstream connection per client
-// connection, kept as long as it. What it costs is what the kernel's TCP stack costs; a proxy is measured against it.
+// floor_relay passes bytes between a client and an upstream and knows nothing of HTTP: one upstream connection per
+// client connection, kept as long as it. What it costs is what the kernel's TCP stack costs; a proxy is measured
+// against it.
 //
 //   floor_relay LISTEN UPSTREAM
 //
@@ -56,8 +57,10 @@ class Relay {
       const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), -1);
       for (int i = 0; i < count; ++i) {
         auto* end = static_cast<End*>(events[static_cast<size_t>(i)].data.ptr);
-        if (end == nullptr) Accept();
-        else if (!end->dead) Pass(*end);
+        if (end == nullptr)
+          Accept();
+        else if (!end->dead)
+          Pass(*end);
       }
     }
   }

@@ -1,10 +1,11 @@
-// grpc_client calls a plugin's Data.QueryData with the gRPC C++ library, N calls in flight on one completion queue and one
+// grpc_client calls a plugin's Data.QueryData with the gRPC C++ library, N calls in flight on one completion queue and
+// one
 // thread: what a proxy would pay for the plugin hop alone if it used that library. The baseline of the query rows.
 //
 //   grpc_client ADDRESS IN_FLIGHT WARMUP_SECONDS SECONDS QUERY_JSON DATASOURCE_UID [PLUGIN_PID]
 //
-// ADDRESS is "unix:PATH" or "HOST:PORT". Builds the request and parses the reply for every call, as a proxy does. Prints one JSON
-// object like loadgen's; exit status 1 if any call failed.
+// ADDRESS is "unix:PATH" or "HOST:PORT". Builds the request and parses the reply for every call, as a proxy does.
+// Prints one JSON object like loadgen's; exit status 1 if any call failed.
 
 #include <grpcpp/grpcpp.h>
 #include <time.h>
@@ -102,10 +103,11 @@ int main(int argc, char** argv) {
   const uint64_t completed = RunFor(caller, std::atof(argv[4]));
   const double elapsed = static_cast<double>(ClockNs(CLOCK_MONOTONIC) - started_ns) / 1e9;
   const auto cpu_ns = static_cast<double>(ClockNs(CLOCK_PROCESS_CPUTIME_ID) - cpu_before);
-  std::printf("{\"requests\":%llu,\"seconds\":%.4f,\"requests_per_second\":%.0f,\"cpu_us_per_request\":%.4f,\"cpu_busy\":%.4f,"
-              "\"foreign_share\":0,\"steal_share\":0}\n",
-              static_cast<unsigned long long>(completed), elapsed, static_cast<double>(completed) / elapsed,
-              cpu_ns / 1000.0 / static_cast<double>(completed), cpu_ns / 1e9 / elapsed);
+  std::printf(
+      "{\"requests\":%llu,\"seconds\":%.4f,\"requests_per_second\":%.0f,\"cpu_us_per_request\":%.4f,\"cpu_busy\":%.4f,"
+      "\"foreign_share\":0,\"steal_share\":0}\n",
+      static_cast<unsigned long long>(completed), elapsed, static_cast<double>(completed) / elapsed,
+      cpu_ns / 1000.0 / static_cast<double>(completed), cpu_ns / 1e9 / elapsed);
   std::fflush(stdout);
   std::_Exit(0);  // Calls are still in flight; the process ends with them.
 }

@@ -39,11 +39,34 @@ TEST(AddressTest, ReadsAndWritesEveryForm) {
 TEST(AddressTest, RefusesWhatNobodyMeansAndSaysWhy) {
   using namespace std::string_view_literals;
   const std::string long_path = "unix:/" + std::string(200, 'a');
-  const std::string_view rows[] = {"",           ":",           "80",          "127.0.0.1",     "127.0.0.1:",  "127.0.0.1:x",
-                                   "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1: 80", "127.0.0.1:80 ", "1:80",
-                                   "0x7f.1:80",  "010.0.0.1:80", "127.1:80",    "example.org:80", "::1:80",      "[::1]",
-                                   "[::1:80",    "[]:80",       "[127.0.0.1]:80", "[::g]:80",    "unix:",       long_path,
-                                   "127.0.0.1\0x:80"sv, "unix:a\0b"sv, "unix:\0abstract"sv, "256.0.0.1:80"};
+  const std::string_view rows[] = {"",
+                                   ":",
+                                   "80",
+                                   "127.0.0.1",
+                                   "127.0.0.1:",
+                                   "127.0.0.1:x",
+                                   "127.0.0.1:65536",
+                                   "127.0.0.1:-1",
+                                   "127.0.0.1:+1",
+                                   "127.0.0.1: 80",
+                                   "127.0.0.1:80 ",
+                                   "1:80",
+                                   "0x7f.1:80",
+                                   "010.0.0.1:80",
+                                   "127.1:80",
+                                   "example.org:80",
+                                   "::1:80",
+                                   "[::1]",
+                                   "[::1:80",
+                                   "[]:80",
+                                   "[127.0.0.1]:80",
+                                   "[::g]:80",
+                                   "unix:",
+                                   long_path,
+                                   "127.0.0.1\0x:80"sv,
+                                   "unix:a\0b"sv,
+                                   "unix:\0abstract"sv,
+                                   "256.0.0.1:80"};
   for (const std::string_view row : rows) {
     const auto address = Address::Parse(row);
     ASSERT_FALSE(address) << row << " became " << address->ToString();

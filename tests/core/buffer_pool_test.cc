@@ -1,5 +1,5 @@
-// Goal: a buffer is with the ring or lent, never both; waiters are told in order and only when it is worth it; slow holders cannot
-// keep the pool.
+// Goal: a buffer is with the ring or lent, never both; waiters are told in order and only when it is worth it; slow
+// holders cannot keep the pool.
 // Method: a pool over a plain list of free buffers.
 
 #include "core/buffer_pool.h"

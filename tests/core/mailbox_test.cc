@@ -1,5 +1,6 @@
 // Goal: messages from any thread arrive once, in each sender's order, and wake a worker that sleeps.
-// Method: several posting threads against one delivering thread that sleeps on the eventfd; run under ThreadSanitizer as well.
+// Method: several posting threads against one delivering thread that sleeps on the eventfd; run under ThreadSanitizer
+// as well.
 
 #include "core/mailbox.h"
 

@@ -1,4 +1,5 @@
-// Goal: the page is what Prometheus reads: help and type once per family, workers added up, labels escaped, buckets cumulative.
+// Goal: the page is what Prometheus reads: help and type once per family, workers added up, labels escaped, buckets
+// cumulative.
 // Method: pages compared as text.
 
 #include "core/metrics.h"

@@ -1,5 +1,6 @@
 // Goal: sockets on a real io_uring deliver every byte in order, push back on fast senders, and end every wait on time.
-// Method: one worker on its own ring; both ends of loopback TCP connections and unix socket pairs are Sockets of that worker.
+// Method: one worker on its own ring; both ends of loopback TCP connections and unix socket pairs are Sockets of that
+// worker.
 
 #include "core/socket.h"
 
@@ -324,7 +325,8 @@ TEST_F(TinyPoolTest, LingeringEndsAtItsTimeoutOrByteLimit) {
     tiny_worker_.tasks().Spawn(Lingerer::Run(server, floods));
     const std::string flood(100'000, 'f');
     RunTinyUntil([&] {
-      if (floods) [[maybe_unused]] const ssize_t sent = send(pair[0], flood.data(), flood.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (floods) [[maybe_unused]]
+        const ssize_t sent = send(pair[0], flood.data(), flood.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
       return tiny_worker_.tasks().running_count() == 0;
     });
     ::close(pair[0]);

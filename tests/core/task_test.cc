@@ -1,5 +1,5 @@
-// Goal: tasks run at once up to their first wait, results and ends arrive where they are awaited, wake-ups go through the ready
-// list, and no frame is left.
+// Goal: tasks run at once up to their first wait, results and ends arrive where they are awaited, wake-ups go through
+// the ready list, and no frame is left.
 // Method: one worker on a simulated ring without faults.
 
 #include "core/task.h"

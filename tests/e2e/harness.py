@@ -358,7 +358,8 @@ class Aggregator:
             log = self.process.output()
             # A report of a sanitizer is a failure, whatever the test saw.
             report = re.search(
-                r"ERROR: AddressSanitizer|:\d+:\d+: runtime error:|WARNING: ThreadSanitizer|LeakSanitizer: detected", log
+                r"ERROR: AddressSanitizer|:\d+:\d+: runtime error:|WARNING: ThreadSanitizer|LeakSanitizer: detected",
+                log,
             )
             if report and kind is None:
                 raise AssertionError(f"{report.group()} (exit code {code}):\n{self.process.tail(120)}")

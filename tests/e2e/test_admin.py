@@ -54,7 +54,8 @@ class AdminTest(TestCase):
             20,
         )
         # 418 is no registered status; a delegate could invent more of them than a metric should have series.
-        for status, code, reason in ((200, "200", "ok"), (418, "other", "ok"), (400, "400", harness.REASON["bad_json"])):
+        bad_json = harness.REASON["bad_json"]
+        for status, code, reason in ((200, "200", "ok"), (418, "other", "ok"), (400, "400", bad_json)):
             with self.subTest(status):
                 told = [r for r in records if (r[ACCESS["status"]], r[ACCESS["reason"]]) == (status, reason)]
                 self.assertTrue(told)

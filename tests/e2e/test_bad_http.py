@@ -163,7 +163,11 @@ class BadHttpTest(TestCase):
             ("half a head", b"GET /x HTTP/1.1\r\nHost: a\r\nX-Slow", "header_timeout"),
             ("half a body for a plugin", head + b"Content-Length: 100\r\n\r\n{", "body_timeout"),
             ("half a chunk for a plugin", head + b"Transfer-Encoding: chunked\r\n\r\n64\r\n{", "body_timeout"),
-            ("half a body for the delegate", b"POST /echo?half HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{", "body_timeout"),
+            (
+                "half a body for the delegate",
+                b"POST /echo?half HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+                "body_timeout",
+            ),
         ):
             with self.subTest(name):
                 received, closed = exchange_raw(self.aggregator.port, request)

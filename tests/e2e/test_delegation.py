@@ -209,7 +209,8 @@ class EchoTest(TestCase):
         self.assertEqual(self.delegate.requests[-1][2], expected)
 
     def test_the_head_that_the_client_sees_is_the_delegates_with_what_a_proxy_adds(self):
-        answer, _ = exchange_raw(self.aggregator.port, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+        answer, _ = exchange_raw(self.aggregator.port, request)
         head, _, body = answer.partition(b"\r\n\r\n")
         lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
         added = [b"Via: 1.1 dpa", b"Connection: close", b"Content-Length: 2"]

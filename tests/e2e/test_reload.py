@@ -144,7 +144,8 @@ spec:
             with self.subTest(said), Aggregator(delegate=self.nginx.url) as aggregator:
                 aggregator.write_service("service-0.yaml", text)
                 aggregator.wait_log(said)
-                self.assertRegex(aggregator.admin("/readyz?verbose").body.decode(), r"\[-\]services failed: .*service-0")
+                verbose = aggregator.admin("/readyz?verbose").body.decode()
+                self.assertRegex(verbose, r"\[-\]services failed: .*service-0")
                 for _ in range(20):
                     self.assert_frames(aggregator.query())
                 services = [{"type": "query"}]

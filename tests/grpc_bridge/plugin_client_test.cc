@@ -34,7 +34,7 @@ class TestPlugin final : public pluginv2::Data::Service, public pluginv2::Diagno
  public:
   explicit TestPlugin(const std::string& path, bool with_diagnostics = true) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+    builder.AddListeningPort(path.starts_with('/') ? "unix:" + path : path, grpc::InsecureServerCredentials(), &port);
     builder.SetMaxReceiveMessageSize(1 << 20);
     builder.RegisterService(static_cast<pluginv2::Data::Service*>(this));
     if (with_diagnostics) builder.RegisterService(static_cast<pluginv2::Diagnostics::Service*>(this));
@@ -46,6 +46,7 @@ class TestPlugin final : public pluginv2::Data::Service, public pluginv2::Diagno
     server_->Shutdown(std::chrono::system_clock::now());
   }
 
+  int port = 0;  // Of one that listens on TCP.
   std::atomic<int> cancelled_count{0};
   std::atomic<int> waiting_count{0};
 
@@ -155,7 +156,7 @@ class PluginClientTest : public testing::Test {
     entry.id = kPluginId;
     entry.type = "datasource";
     entry.state = state;
-    entry.address = "unix:" + path_;
+    entry.address = address_.empty() ? "unix:" + path_ : address_;
     entry.incarnation = incarnation;
     entry.failure = std::move(failure);
     directory->plugins.push_back(entry);
@@ -223,6 +224,7 @@ class PluginClientTest : public testing::Test {
 
   std::string folder_;
   std::string path_;
+  std::string address_;  // Instead of the path, if not empty.
   RouteTarget target_;
   std::unique_ptr<UringRing> ring_ = MakeRing();
   Worker worker_{*ring_, 0};
@@ -259,6 +261,20 @@ TEST_F(PluginClientTest, ManyQueriesShareOneConnection) {
   for (const auto& exchange : exchanges) EXPECT_EQ(exchange->status, 200) << exchange->answer;
   EXPECT_EQ(client_->connections_count(), 1u);
   EXPECT_THAT(Metrics(), HasSubstr("dpa_plugin_connects_total{plugin_id=\"test-datasource\",result=\"ok\"} 1\n"));
+}
+
+TEST_F(PluginClientTest, PluginsOnTcpAreCalledAsWell) {
+  TestPlugin plugin("127.0.0.1:0");
+  address_ = "127.0.0.1:" + std::to_string(plugin.port);
+  Start();
+  Publish(PluginState::kRunning, 2);
+  auto small = Query("ok");
+  auto large = Query("large");
+  Serve(*small);
+  Serve(*large);
+  RunAll();
+  EXPECT_EQ(small->status, 200) << small->answer;
+  EXPECT_GT(large->answer.size(), 8u << 20);
 }
 
 TEST_F(PluginClientTest, LargeRepliesArriveWhole) {

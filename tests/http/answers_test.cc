@@ -22,10 +22,10 @@
 namespace dpa {
 namespace {
 
+using nlohmann::json;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using nlohmann::json;
 
 std::string Escaped(std::string_view text) {
   std::string out(JsonStringBytesMax(text), '\0');
@@ -84,7 +84,8 @@ TEST(StatusBodies, AreKubernetesObjectsWithTheReasonWord) {
 
 TEST(JsonText, IsAlwaysValidUtf8) {
   EXPECT_EQ(Escaped("plain/ \"q\" \\"), R"(plain/ \"q\" \\)");
-  EXPECT_EQ(Escaped("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80"), "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80");
+  EXPECT_EQ(Escaped("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80"),
+            "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80");
   // Truncated, overlong, surrogate, beyond the last code point, stray continuation.
   EXPECT_EQ(Escaped("\xc3"), "\\u00c3");
   EXPECT_EQ(Escaped("\xc0\xaf"), "\\u00c0\\u00af");
@@ -155,7 +156,9 @@ TEST(AccessLines, SayWhoEndedAFailedExchange) {
 
 class AccessLogFile : public ::testing::Test {
  protected:
-  AccessLogFile() : path_(::testing::TempDir() + "dpa_access_" + std::to_string(getpid()) + ".log") { unlink(path_.c_str()); }
+  AccessLogFile() : path_(::testing::TempDir() + "dpa_access_" + std::to_string(getpid()) + ".log") {
+    unlink(path_.c_str());
+  }
   ~AccessLogFile() override { unlink(path_.c_str()); }
   size_t Lines() const {
     std::ifstream file(path_);
@@ -243,9 +246,8 @@ TEST(Health, SpeaksKubernetes) {
   using Endpoint = HealthChecks::Endpoint;
   HealthChecks checks;
   bool broken = false;
-  checks.Add("store", HealthChecks::Scope::kReady, [&broken] {
-    return broken ? std::optional<std::string>("disk gone") : std::nullopt;
-  });
+  checks.Add("store", HealthChecks::Scope::kReady,
+             [&broken] { return broken ? std::optional<std::string>("disk gone") : std::nullopt; });
   const auto text = [&](Endpoint endpoint, std::string_view name, std::string_view query, bool tell = false) {
     const HealthChecks::Answer answer = checks.Evaluate(endpoint, name, query, tell);
     return std::to_string(answer.status) + " " + answer.text;
@@ -253,9 +255,10 @@ TEST(Health, SpeaksKubernetes) {
   EXPECT_EQ(text(Endpoint::kReadyz, "", ""), "200 ok");
   EXPECT_EQ(text(Endpoint::kReadyz, "", "verbose"), "200 [+]ping ok\n[+]store ok\nreadyz check passed\n");
   EXPECT_EQ(text(Endpoint::kLivez, "", "verbose=1"), "200 [+]ping ok\nlivez check passed\n");
-  EXPECT_EQ(text(Endpoint::kReadyz, "", "exclude=nosuch&verbose&exclude=a%20b"),
-            "200 [+]ping ok\n[+]store ok\nwarn: some health checks cannot be excluded: no matches for \"a b\", \"nosuch\"\n"
-            "readyz check passed\n");
+  EXPECT_EQ(
+      text(Endpoint::kReadyz, "", "exclude=nosuch&verbose&exclude=a%20b"),
+      "200 [+]ping ok\n[+]store ok\nwarn: some health checks cannot be excluded: no matches for \"a b\", \"nosuch\"\n"
+      "readyz check passed\n");
   EXPECT_EQ(text(Endpoint::kReadyz, "nosuch", ""), "404 404 page not found\n");
   EXPECT_EQ(text(Endpoint::kReadyz, "store", ""), "200 ok");
   broken = true;
@@ -272,7 +275,8 @@ TEST(Health, OwnsItsPathsAndNoOthers) {
   for (const std::string_view path : {"/livez", "/readyz", "/healthz", "/version", "/readyz/ping", "/livez/"}) {
     EXPECT_TRUE(local.Owns(path)) << path;
   }
-  for (const std::string_view path : {"/", "*", "/live", "/livezz", "/readyzz/x", "/version/", "/versions", "/apis", ""}) {
+  for (const std::string_view path :
+       {"/", "*", "/live", "/livezz", "/readyzz/x", "/version/", "/versions", "/apis", ""}) {
     EXPECT_FALSE(local.Owns(path)) << path;
   }
 }
@@ -306,7 +310,8 @@ TEST(Metrics, CountEveryRequestWhateverTheCombinations) {
   uint64_t counted = 0;
   for (size_t route = 0; route < kRouteLabels.size(); ++route) {
     for (size_t reason = 0; reason < 10; ++reason) {
-      for (int status = 100; status < 600; ++status, ++counted) counters.Count(route, status, static_cast<Reason>(reason));
+      for (int status = 100; status < 600; ++status, ++counted)
+        counters.Count(route, status, static_cast<Reason>(reason));
     }
   }
   uint64_t total = 0;
@@ -328,8 +333,9 @@ TEST(DelegateUrls, AreParsedOrRefusedWithASentence) {
   EXPECT_EQ(ParseUpstreamUrl("http://[::1]:81/x", Names::kLiteral).value().address.ToString(), "[::1]:81");
   EXPECT_EQ(ParseUpstreamUrl("http://[::1]", Names::kLiteral).value().address.ToString(), "[::1]:80");
   EXPECT_TRUE(ParseUpstreamUrl("unix:/run/x", Names::kLiteral).value().address.is_unix());
-  for (const std::string_view bad : {"", "127.0.0.1:80", "ftp://x", "https://127.0.0.1", "http://", "http:///x", "http://h:99999",
-                                     "http://127.0.0.1:80/a?b", "http://127.0.0.1:80/a b", "http://name.test:80", "unix:"}) {
+  for (const std::string_view bad :
+       {"", "127.0.0.1:80", "ftp://x", "https://127.0.0.1", "http://", "http:///x", "http://h:99999",
+        "http://127.0.0.1:80/a?b", "http://127.0.0.1:80/a b", "http://name.test:80", "unix:"}) {
     EXPECT_FALSE(ParseUpstreamUrl(bad, Names::kLiteral)) << bad;
   }
 }

@@ -1,4 +1,5 @@
-// Whole exchanges over a real ring: a client and a delegate, both played by the test with raw bytes, and the proxy between them.
+// Whole exchanges over a real ring: a client and a delegate, both played by the test with raw bytes, and the proxy
+// between them.
 
 #include <gmock/gmock.h>
 
@@ -41,7 +42,8 @@ TEST(Exchange, ForwardsARequestAndItsAnswer) {
   Upstream upstream;
   Rig rig({upstream.url()});
   Peer client = rig.Connect();
-  client.Send("GET /a/b?q=1 HTTP/1.1\r\nHost: grafana.test\r\nX-Tag: 1\r\nX-Tag: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n");
+  client.Send(
+      "GET /a/b?q=1 HTTP/1.1\r\nHost: grafana.test\r\nX-Tag: 1\r\nX-Tag: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n");
   Peer server = upstream.Accept();
   const std::string head = server.Head();
   EXPECT_THAT(head, StartsWith("GET /a/b?q=1 HTTP/1.1\r\n"));
@@ -279,7 +281,8 @@ TEST(Exchange, NeverLendsAConnectionThatTheDelegateClosed) {
   rig.log.At(0);
   first.Close();
   const Counter& closes = rig.metrics().upstream_closes[static_cast<size_t>(UpstreamClose::kPeerClosed)];
-  for (int i = 0; i < kPatienceMs && closes.value() == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (int i = 0; i < kPatienceMs && closes.value() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(closes.value(), 1u);
   client.Send("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
   Peer second = upstream.Accept();
@@ -631,9 +634,8 @@ TEST(Exchange, WorksOverUnixSockets) {
   Peer server = upstream.Accept();
   EXPECT_THAT(server.Head(), Not(HasSubstr("X-Forwarded-For")));
   const std::string body = Pattern(300'000);
-  std::thread sender([&] {
-    server.Send("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
-  });
+  std::thread sender(
+      [&] { server.Send("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body); });
   client.Head();
   EXPECT_TRUE(client.Exactly(body.size()) == body);
   sender.join();

@@ -1,5 +1,5 @@
-// What the end-to-end tests of http/ share: a worker thread with a ProxyHandler and an HttpServer on a real ring, and peers
-// (clients, upstreams) that the test plays itself with blocking sockets, every wait bounded.
+// What the end-to-end tests of http/ share: a worker thread with a ProxyHandler and an HttpServer on a real ring, and
+// peers (clients, upstreams) that the test plays itself with blocking sockets, every wait bounded.
 
 #pragma once
 

@@ -1,7 +1,8 @@
-// Goal: whatever the network does to clients, proxy and delegate, nobody gets bytes that belong to somebody else, a broken-off body
-// never looks whole, everything ends, and nothing is left over.
-// Method: clients, the proxy with its server, and delegates run on one worker over a simulated ring; what a body holds follows
-// from the request's number, so both ends can check every byte. Hundreds of seeds, each with its own mix of faults.
+// Goal: whatever the network does to clients, proxy and delegate, nobody gets bytes that belong to somebody else, a
+// broken-off body never looks whole, everything ends, and nothing is left over.
+// Method: clients, the proxy with its server, and delegates run on one worker over a simulated ring; what a body holds
+// follows from the request's number, so both ends can check every byte. Hundreds of seeds, each with its own mix of
+// faults.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -46,7 +47,9 @@ struct BodyCheck {
   }
 };
 
-uint64_t NumberIn(const HeaderField* field) { return field == nullptr ? UINT64_MAX : std::stoull(std::string(field->value)); }
+uint64_t NumberIn(const HeaderField* field) {
+  return field == nullptr ? UINT64_MAX : std::stoull(std::string(field->value));
+}
 
 struct Network;
 
@@ -87,9 +90,15 @@ HttpServerOptions DrawServerOptions(SimRandom& random) {
 
 struct Network {
   explicit Network(SimWorld& w, bool faulty)
-      : world(w), worker(w.worker()), random(w.random()), with_faults(faulty), client_address(*Address::Parse("10.0.0.1:80")),
+      : world(w),
+        worker(w.worker()),
+        random(w.random()),
+        with_faults(faulty),
+        client_address(*Address::Parse("10.0.0.1:80")),
         delegate_address(*Address::Parse(random.Chance(300) ? "unix:/sim/delegate" : "10.0.0.2:80")),
-        routes(std::make_shared<RouteTable>()), delegates(worker), clients(worker),
+        routes(std::make_shared<RouteTable>()),
+        delegates(worker),
+        clients(worker),
         proxy(worker, routes, {{delegate_address, "delegate", ""}}, nullptr, nullptr,
               faulty ? DrawProxyOptions(random) : ProxyOptions(), metrics),
         server(worker, proxy, faulty ? DrawServerOptions(random) : HttpServerOptions(), metrics, &log),
@@ -183,7 +192,8 @@ Task<void> Network::ServeDelegate(Network& net, int fd) {
     text += chunked ? "Transfer-Encoding: chunked\r\n\r\n" : fmt::format("Content-Length: {}\r\n\r\n", size);
     const bool cut = net.with_faults && random.Chance(50);
     Result<void> sent = co_await SendText(socket, text);
-    if (sent && !is_head) sent = co_await SendBodyOf(net, socket, id, size, chunked, cut ? random.Below(size + 1) : size + 1);
+    if (sent && !is_head)
+      sent = co_await SendBodyOf(net, socket, id, size, chunked, cut ? random.Below(size + 1) : size + 1);
     if (!sent || cut || !reader.body_done() || (net.with_faults && random.Chance(50))) break;
     reader.NextMessage();
   }

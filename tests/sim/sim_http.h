@@ -1,5 +1,5 @@
-// SimHttpPeer reads and writes HTTP/1.1 for the scripts of simulated runs: a reader of its own, apart from the product's parser, that
-// takes only what is well-formed and says so when something is not.
+// SimHttpPeer reads and writes HTTP/1.1 for the scripts of simulated runs: a reader of its own, apart from the
+// product's parser, that takes only what is well-formed and says so when something is not.
 
 #pragma once
 

@@ -17,8 +17,8 @@ namespace dpa {
 namespace {
 
 constexpr int kFirstFd = 1'000'000;
-constexpr uint64_t kPassNsMax = 2'000'000;      // The clock moves by up to this when completions are put off.
-constexpr uint64_t kTurnNsMax = 50'000;         // And by up to this at every turn.
+constexpr uint64_t kPassNsMax = 2'000'000;           // The clock moves by up to this when completions are put off.
+constexpr uint64_t kTurnNsMax = 50'000;              // And by up to this at every turn.
 constexpr uint64_t kSynRetriesNs = 130'000'000'000;  // When a connect that nobody answers times out by itself.
 constexpr char kReleasedByte = '\xdd';
 
@@ -114,9 +114,12 @@ class SimRing::Buffers final : public BufferPool {
 // --- Making and ending ---
 
 SimRing::SimRing(const SimRingOptions& options)
-    : options_(options), random_(options.seed), faults_(options.faults),
+    : options_(options),
+      random_(options.seed),
+      faults_(options.faults),
       // Somewhere in the first months of uptime, so that runs cross different edges of the timer wheel.
-      clock_ns_(random_.Below(10'000'000'000'000'000)), buffers_(std::make_unique<Buffers>(options.buffers, random_)),
+      clock_ns_(random_.Below(10'000'000'000'000'000)),
+      buffers_(std::make_unique<Buffers>(options.buffers, random_)),
       next_fd_(kFirstFd) {}
 
 SimRing::~SimRing() {
@@ -134,7 +137,8 @@ void SimRing::Fail(const std::string& what) const {
 std::string SimRing::Dump() const {
   constexpr std::string_view kKinds[] = {"accept", "receive", "send", "connect", "poll"};
   constexpr std::string_view kStates[] = {"fresh", "connecting", "stream", "listening"};
-  std::string out = fmt::format("  clock={}ns buffers_free={} lent={}\n", clock_ns_, buffers_->free_count(), buffers_->lent_count());
+  std::string out =
+      fmt::format("  clock={}ns buffers_free={} lent={}\n", clock_ns_, buffers_->free_count(), buffers_->lent_count());
   for (const auto& one : operations_) {
     out += fmt::format("  in flight: {} fd={}{}\n", kKinds[static_cast<int>(one->kind)], one->fd,
                        one->cancel_asked ? " cancel asked" : "");
@@ -260,12 +264,6 @@ int SimRing::OpenSocket(int domain) {
 
 int SimRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) {
   Descriptor& at = At(fd, "ConnectNow");
-  if (address->sa_family == AF_UNSPEC) {
-    // Dissolves a TCP association: a reset.
-    if (at.state != State::kStream || at.is_unix) return -EINVAL;
-    Break(at, ECONNRESET);
-    return 0;
-  }
   if (at.state != State::kFresh || !at.is_unix) Fail("ConnectNow on what is not a fresh unix socket");
   const Address to(address, address_bytes);
   if (random_.Chance(faults_.connect_error)) return random_.Chance(500) ? -ENOENT : -ECONNREFUSED;
@@ -398,8 +396,10 @@ bool SimRing::CanProgress(const Operation& operation) {
   }
   Descriptor& at = At(operation.fd, "an operation");
   switch (operation.kind) {
-    case Kind::kAccept: return !at.backlog.empty();
-    case Kind::kReceive: return !at.inbox.empty() || at.fin_received || at.receive_shut || at.broken || buffers_->empty();
+    case Kind::kAccept:
+      return !at.backlog.empty();
+    case Kind::kReceive:
+      return !at.inbox.empty() || at.fin_received || at.receive_shut || at.broken || buffers_->empty();
     case Kind::kSend:
       return at.send_shut || at.broken || RoomAt(at) != 0 ||
              (at.is_unix && (at.peer < 0 || descriptors_[at.peer].receive_shut));
@@ -408,7 +408,8 @@ bool SimRing::CanProgress(const Operation& operation) {
       const Descriptor* listener = FindListener(Address(operation.address, operation.address_bytes));
       return operation.outcome != 0 || listener == nullptr || listener->backlog.size() < listener->backlog_max;
     }
-    case Kind::kPoll: break;
+    case Kind::kPoll:
+      break;
   }
   return false;
 }
@@ -433,17 +434,20 @@ void SimRing::Step(Operation& operation) {
   if (operation.kind == Kind::kPoll) return StepPoll(operation);
   Descriptor& at = descriptors_[operation.fd];
   switch (operation.kind) {
-    case Kind::kAccept: return StepAccept(operation, at);
-    case Kind::kReceive: return StepReceive(operation, at);
-    case Kind::kSend: return StepSend(operation, at);
-    case Kind::kConnect: return StepConnect(operation, at);
-    case Kind::kPoll: return;
+    case Kind::kAccept:
+      return StepAccept(operation, at);
+    case Kind::kReceive:
+      return StepReceive(operation, at);
+    case Kind::kSend:
+      return StepSend(operation, at);
+    case Kind::kConnect:
+      return StepConnect(operation, at);
+    case Kind::kPoll:
+      return;
   }
 }
 
-void SimRing::StepPoll(Operation& operation) {
-  Finish(operation, POLLIN, !random_.Chance(faults_.end_multishot));
-}
+void SimRing::StepPoll(Operation& operation) { Finish(operation, POLLIN, !random_.Chance(faults_.end_multishot)); }
 
 void SimRing::StepAccept(Operation& operation, Descriptor& at) {
   if (random_.Chance(faults_.accept_error)) return Finish(operation, -random_.Pick(kAcceptErrors), false);
@@ -546,7 +550,8 @@ void SimRing::Dispatch() {
     if (!one.more) --undelivered_count_;
     ++completions_count_;
     BufferLease buffer;
-    if (one.buffer_id >= 0) buffer = buffers_->Lend(static_cast<uint16_t>(one.buffer_id), static_cast<uint32_t>(one.value));
+    if (one.buffer_id >= 0)
+      buffer = buffers_->Lend(static_cast<uint16_t>(one.buffer_id), static_cast<uint32_t>(one.value));
     one.completion->Complete(one.value, one.more, std::move(buffer));
   }
 }

@@ -1,9 +1,9 @@
-// SimRing is the Ring of the simulated tests: an in-memory network, a clock of its own, and one seed that decides everything
-// else — which completions come first, how late, how short, and what fails.
+// SimRing is the Ring of the simulated tests: an in-memory network, a clock of its own, and one seed that decides
+// everything else — which completions come first, how late, how short, and what fails.
 //
-// The network has listeners by Address, TCP-like and unix-like stream connections with bounded kernel buffers both ways,
-// half-close, end of stream and reset. Descriptors are numbers that no real descriptor has and that are never used twice; a
-// real descriptor (the worker's eventfd) may only be polled, which is done with poll(2).
+// The network has listeners by Address, TCP-like and unix-like stream connections with bounded kernel buffers both
+// ways, half-close, end of stream and reset. Descriptors are numbers that no real descriptor has and that are never
+// used twice; a real descriptor (the worker's eventfd) may only be polled, which is done with poll(2).
 //
 // It also holds its user to the contract of core/ring.h, and stops the test with a dump of what is in flight on:
 //   - a descriptor closed with an operation in flight, or used after Close
@@ -30,19 +30,19 @@ namespace dpa {
 
 // Chances out of 1000, each at every opportunity.
 struct SimFaults {
-  uint32_t delay = 300;            // A completion that could come now comes in a later pass.
-  uint32_t stall = 5;              // The clock jumps ahead by up to `stall_ms_max` before a turn.
-  uint32_t short_receive = 300;    // Fewer bytes than there are.
-  uint32_t short_send = 300;       // Fewer bytes taken than there is room for.
-  uint32_t send_again = 100;       // SendNow: EAGAIN although there is room.
-  uint32_t end_multishot = 50;     // `more` == false for no reason that the user can see.
-  uint32_t no_buffers = 20;        // ENOBUFS although there are buffers.
-  uint32_t receive_error = 5;      // The connection breaks at a receive,
-  uint32_t send_error = 5;         // or at a send.
-  uint32_t accept_error = 30;      // EMFILE and its like.
-  uint32_t connect_error = 50;     // Refused, unreachable, timed out, or never answered.
-  uint32_t connect_again = 100;    // Unix connect: the backlog is full.
-  uint32_t open_error = 10;        // OpenSocket: EMFILE.
+  uint32_t delay = 300;          // A completion that could come now comes in a later pass.
+  uint32_t stall = 5;            // The clock jumps ahead by up to `stall_ms_max` before a turn.
+  uint32_t short_receive = 300;  // Fewer bytes than there are.
+  uint32_t short_send = 300;     // Fewer bytes taken than there is room for.
+  uint32_t send_again = 100;     // SendNow: EAGAIN although there is room.
+  uint32_t end_multishot = 50;   // `more` == false for no reason that the user can see.
+  uint32_t no_buffers = 20;      // ENOBUFS although there are buffers.
+  uint32_t receive_error = 5;    // The connection breaks at a receive,
+  uint32_t send_error = 5;       // or at a send.
+  uint32_t accept_error = 30;    // EMFILE and its like.
+  uint32_t connect_error = 50;   // Refused, unreachable, timed out, or never answered.
+  uint32_t connect_again = 100;  // Unix connect: the backlog is full.
+  uint32_t open_error = 10;      // OpenSocket: EMFILE.
   uint64_t stall_ms_max = 2000;
 
   // Delays and short counts only: nothing that a user could notice.
@@ -130,19 +130,19 @@ class SimRing final : public Ring {
   struct Descriptor {
     State state = State::kFresh;
     bool is_unix = false;
-    int peer = -1;             // -1: the peer has closed.
-    std::string inbox;         // Bytes that the peer has sent and nobody has received.
+    int peer = -1;      // -1: the peer has closed.
+    std::string inbox;  // Bytes that the peer has sent and nobody has received.
     bool fin_received = false;
     bool receive_shut = false;
     bool send_shut = false;
-    int pending_error = 0;     // Told once, by the next receive or send.
+    int pending_error = 0;  // Told once, by the next receive or send.
     bool broken = false;
     Address address;
     uint32_t backlog_max = 0;
     std::deque<int> backlog;
     Operation* reading = nullptr;  // Accept, receive or connect.
     Operation* sending = nullptr;
-    uint32_t undelivered = 0;      // Completions made and not yet called.
+    uint32_t undelivered = 0;  // Completions made and not yet called.
   };
   struct Done {
     Completion* completion;

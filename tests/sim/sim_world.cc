@@ -72,8 +72,10 @@ SimRingOptions WithSeed(SimRingOptions options, uint64_t seed, bool keep_faults)
 }  // namespace
 
 SimWorld::SimWorld(uint64_t seed, SimRingOptions options, bool keep_faults)
-    : random_(seed * 0x2545f4914f6cdd1d + 1), frames_before_(FramePool::alive_count()),
-      ring_(WithSeed(options, seed, keep_faults)), worker_(ring_, 0) {
+    : random_(seed * 0x2545f4914f6cdd1d + 1),
+      frames_before_(FramePool::alive_count()),
+      ring_(WithSeed(options, seed, keep_faults)),
+      worker_(ring_, 0) {
   PrepareOnce();
 }
 
@@ -91,7 +93,8 @@ SimWorld::~SimWorld() {
 void SimWorld::RunUntil(const std::function<bool()>& done) {
   for (uint64_t turns = 0; !done(); ++turns) {
     if (turns == kTurnsMax) {
-      std::fprintf(stderr, "simulation: no end after %lu turns\n%s", static_cast<unsigned long>(turns), ring_.Dump().c_str());
+      std::fprintf(stderr, "simulation: no end after %lu turns\n%s", static_cast<unsigned long>(turns),
+                   ring_.Dump().c_str());
       std::abort();
     }
     worker_.RunTurn(true);

@@ -25,7 +25,8 @@ class SimWorld {
  public:
   // The seed of `options` is replaced, and unless `keep_faults`, so are its faults: drawn from the seed.
   explicit SimWorld(uint64_t seed, SimRingOptions options = {}, bool keep_faults = false);
-  // The end-of-run check: no task, timer or operation but the mailbox's, no frame, buffer or block of memory out, no descriptor open.
+  // The end-of-run check: no task, timer or operation but the mailbox's, no frame, buffer or block of memory out, no
+  // descriptor open.
   ~SimWorld();
 
   SimRing& ring() { return ring_; }

@@ -1,6 +1,7 @@
-// Goal: whatever the network does, a socket delivers bytes intact and in order or an error, never hangs, and leaves nothing over.
-// Method: both ends of every connection are Sockets of one worker on a simulated ring; each test runs under hundreds of seeds,
-// each with its own mix of delays, short counts, errors, resets, stalls and empty pools.
+// Goal: whatever the network does, a socket delivers bytes intact and in order or an error, never hangs, and leaves
+// nothing over.
+// Method: both ends of every connection are Sockets of one worker on a simulated ring; each test runs under hundreds of
+// seeds, each with its own mix of delays, short counts, errors, resets, stalls and empty pools.
 
 #include "core/socket.h"
 
@@ -89,7 +90,8 @@ Task<void> ReceiveAndCheck(SimWorld& world, Socket& socket, uint64_t& received_b
 }
 
 struct EchoClient {
-  explicit EchoClient(SimWorld& w, int fd, bool is_unix) : world(w), socket(w.worker(), fd, is_unix, ErrorSource::kUpstream), tasks(w.worker()) {}
+  explicit EchoClient(SimWorld& w, int fd, bool is_unix)
+      : world(w), socket(w.worker(), fd, is_unix, ErrorSource::kUpstream), tasks(w.worker()) {}
 
   Task<void> Run(std::string_view bytes) {
     tasks.Spawn(SendAll(world, socket, bytes, sent));
@@ -180,7 +182,8 @@ TEST(SimSocketTest, CancelAtAnyMomentEndsEveryWaitWithTheFirstReason) {
       EXPECT_EQ(client.end, client.socket.cancel_reason());
     }
     // An error that is not the network's is the reason of the cancel.
-    if (!client.sent && client.sent.error().os_errno == 0) EXPECT_EQ(client.sent.error(), client.socket.cancel_reason());
+    if (!client.sent && client.sent.error().os_errno == 0)
+      EXPECT_EQ(client.sent.error(), client.socket.cancel_reason());
   });
 }
 
@@ -354,8 +357,11 @@ TEST(SimSocketTest, AWatchedSocketMayBeCancelledAndClosedAtAnyMoment) {
 // --- Connecting and accepting ---
 
 struct Server {
-  Server(SimWorld& w, const Address& address) : world(w), is_unix(address.is_unix()), tasks(w.worker()),
-      listener(w.worker(), w.ring().Listen(address), {}, [this](int fd) { OnAccept(fd); }) {
+  Server(SimWorld& w, const Address& address)
+      : world(w),
+        is_unix(address.is_unix()),
+        tasks(w.worker()),
+        listener(w.worker(), w.ring().Listen(address), {}, [this](int fd) { OnAccept(fd); }) {
     listener.Start();
   }
   void OnAccept(int fd) {
@@ -472,7 +478,8 @@ TEST(SimConnectTest, ATimeoutArmedAfterALongIdleTimeCountsFromNow) {
     Socket waiting(world.worker(), a, false, ErrorSource::kDownstream);
     Socket peer(world.worker(), b, false, ErrorSource::kUpstream);
     struct Waiter {
-      // Its receive is completed by a turn that may have slept for a minute; what it arms then must not be due in that turn.
+      // Its receive is completed by a turn that may have slept for a minute; what it arms then must not be due in that
+      // turn.
       static Task<void> Run(SimWorld& w, Socket& socket, uint64_t& waited_ms) {
         Result<BufferLease> lease = co_await socket.Receive();
         EXPECT_TRUE(lease);

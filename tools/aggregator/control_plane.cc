@@ -22,8 +22,10 @@ std::string FirstOf(const std::vector<std::string>& lines) {
 }  // namespace
 
 ControlPlane::ControlPlane(const Options& options, std::span<const ServiceType> implemented)
-    : options_(options), routes_(std::make_shared<const RouteTable>()),
-      plugins_(std::make_shared<const PluginDirectory>()), contexts_(std::make_shared<const PluginContexts>()),
+    : options_(options),
+      routes_(std::make_shared<const RouteTable>()),
+      plugins_(std::make_shared<const PluginDirectory>()),
+      contexts_(std::make_shared<const PluginContexts>()),
       sources_(std::make_shared<const DataSourceSet>()) {
   if (!options.services_dir.empty()) {
     ManifestWatcherOptions watcher;
@@ -42,11 +44,12 @@ ControlPlane::ControlPlane(const Options& options, std::span<const ServiceType> 
     supervisor.stop_timeout_ms = options.plugin_stop_timeout.count();
     supervisor.backoff_first_ms = options.plugin_restart_backoff_min.count();
     supervisor.backoff_max_ms = options.plugin_restart_backoff_max.count();
-    supervisor_ = std::make_unique<PluginSupervisor>(supervisor, [this](std::shared_ptr<const PluginDirectory> directory) {
-      plugins_.Publish(std::move(directory));
-      PublishContexts();
-      Wake();
-    });
+    supervisor_ =
+        std::make_unique<PluginSupervisor>(supervisor, [this](std::shared_ptr<const PluginDirectory> directory) {
+          plugins_.Publish(std::move(directory));
+          PublishContexts();
+          Wake();
+        });
   }
 }
 
@@ -179,9 +182,14 @@ std::string ControlPlane::StatusJson() const {
   }
   json["plugins"] = nlohmann::json::array();
   for (const PluginEntry& entry : plugins_.Current()->plugins) {
-    json["plugins"].push_back({{"id", entry.id}, {"type", entry.type}, {"version", entry.version},
-                               {"state", ToString(entry.state)}, {"pid", entry.pid}, {"incarnation", entry.incarnation},
-                               {"address", entry.address}, {"failure", entry.failure}});
+    json["plugins"].push_back({{"id", entry.id},
+                               {"type", entry.type},
+                               {"version", entry.version},
+                               {"state", ToString(entry.state)},
+                               {"pid", entry.pid},
+                               {"incarnation", entry.incarnation},
+                               {"address", entry.address},
+                               {"failure", entry.failure}});
   }
   const std::lock_guard lock(mutex_);
   auto& sources = json["datasources"];
@@ -197,7 +205,8 @@ void ControlPlane::Collect(MetricsPage& page) const {
     const ManifestStatus status = manifests_->status();
     page.AddGauge("dpa_services", "DataPlaneServices in force.", {}, static_cast<double>(status.services_count));
     page.AddGauge("dpa_routes", "Route patterns in force.", {}, static_cast<double>(status.routes_count));
-    page.AddGauge("dpa_routes_generation", "Generation of the route table in force.", {}, static_cast<double>(status.generation));
+    page.AddGauge("dpa_routes_generation", "Generation of the route table in force.", {},
+                  static_cast<double>(status.generation));
     page.AddCounter("dpa_services_loads_total", "Readings of changed manifests, by result.", {{"result", "good"}},
                     static_cast<double>(status.loads_good));
     page.AddCounter("dpa_services_loads_total", "Readings of changed manifests, by result.", {{"result", "bad"}},
@@ -209,10 +218,10 @@ void ControlPlane::Collect(MetricsPage& page) const {
   }
   if (supervisor_) {
     for (const PluginCounts& counts : supervisor_->counts()) {
-      page.AddCounter("dpa_plugin_starts_total", "Processes of the plugin that were started.", {{"plugin_id", counts.id}},
-                      static_cast<double>(counts.starts));
-      page.AddCounter("dpa_plugin_exits_total", "Ends of the running plugin that nobody asked for.", {{"plugin_id", counts.id}},
-                      static_cast<double>(counts.exits));
+      page.AddCounter("dpa_plugin_starts_total", "Processes of the plugin that were started.",
+                      {{"plugin_id", counts.id}}, static_cast<double>(counts.starts));
+      page.AddCounter("dpa_plugin_exits_total", "Ends of the running plugin that nobody asked for.",
+                      {{"plugin_id", counts.id}}, static_cast<double>(counts.exits));
       page.AddCounter("dpa_plugin_start_failures_total", "Starts of the plugin that did not come to run.",
                       {{"plugin_id", counts.id}}, static_cast<double>(counts.start_failures));
     }

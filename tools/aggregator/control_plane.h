@@ -1,11 +1,12 @@
-// ControlPlane keeps what the workers read: which routes there are, which plugins run, and the contexts that plugins are called
-// with. It loads them, watches their sources, and publishes every change as a Snapshot.
+// ControlPlane keeps what the workers read: which routes there are, which plugins run, and the contexts that plugins
+// are called with. It loads them, watches their sources, and publishes every change as a Snapshot.
 //
 //     --services DIR  ──ManifestWatcher──▶ RouteTable
 //     --plugins DIR   ──PluginSupervisor─▶ PluginDirectory ─┐
 //     --datasources   ──LoadDataSources──▶ DataSourceSet ───┴─▶ PluginContexts
 //
-// A source with problems never replaces what is in force. Its state is told by Status(), for /readyz, /status and /metrics.
+// A source with problems never replaces what is in force. Its state is told by Status(), for /readyz, /status and
+// /metrics.
 //
 // Thread safety: Reload, Status and Collect from any thread; the rest from the owner's.
 

@@ -17,7 +17,8 @@ PluginClientOptions MakePluginOptions(const Options& options) {
 
 ProxyOptions MakeProxyOptions(const Options& options) {
   ProxyOptions made;
-  for (const ServiceType type : PluginClient::implemented()) made.implemented_types |= 1u << static_cast<uint32_t>(type);
+  for (const ServiceType type : PluginClient::implemented())
+    made.implemented_types |= 1u << static_cast<uint32_t>(type);
   made.trust_forwarded = options.trust_forwarded;
   made.upstream.leases_max = options.pool_connections_per_worker;
   made.upstream.idle_max = options.pool_idle_per_worker;
@@ -47,8 +48,9 @@ DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
       proxy_(worker, shared.control.routes(), shared.delegates, &plugins_, &shared.local,
              MakeProxyOptions(shared.options), metrics_),
       server_(worker, proxy_,
-              MakeServerOptions(shared.options, static_cast<uint32_t>((shared.connections_max + shared.workers_count - 1) /
-                                                                      shared.workers_count)),
+              MakeServerOptions(
+                  shared.options,
+                  static_cast<uint32_t>((shared.connections_max + shared.workers_count - 1) / shared.workers_count)),
               metrics_, access_log_.get()) {}
 
 DataPlane::~DataPlane() = default;

@@ -1,5 +1,5 @@
-// DataPlane is everything that one worker needs to answer clients, wired together: its servers, the proxy, the plugin client, its
-// counters and its end of the access log. Made, used and destroyed on the worker's thread.
+// DataPlane is everything that one worker needs to answer clients, wired together: its servers, the proxy, the plugin
+// client, its counters and its end of the access log. Made, used and destroyed on the worker's thread.
 //
 //     HttpServer ─▶ ProxyHandler ─┬▶ LocalPaths     /livez /readyz /healthz /version
 //                                 ├▶ PluginClient   plugin services

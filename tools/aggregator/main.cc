@@ -5,13 +5,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <fmt/format.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -41,7 +41,9 @@ struct Listening {
 class Aggregator {
  public:
   explicit Aggregator(const Options& options)
-      : options_(options), control_(options, PluginClient::implemented()), local_(checks_, kVersion, false),
+      : options_(options),
+        control_(options, PluginClient::implemented()),
+        local_(checks_, kVersion, false),
         shared_{options, control_, local_, {}, nullptr, 1, 0} {}
 
   int Run();
@@ -109,7 +111,8 @@ int Check(const Options& options) {
   ControlPlane control(options, PluginClient::implemented());
   Problems problems = control.Load();
   const PluginScan scan = FindPlugins(options.plugin_dirs);
-  for (const PluginProblem& problem : scan.problems) problems.push_back(fmt::format("{}: {}", problem.file, problem.what));
+  for (const PluginProblem& problem : scan.problems)
+    problems.push_back(fmt::format("{}: {}", problem.file, problem.what));
   for (const PluginManifest& plugin : scan.plugins) {
     const std::string failure = CheckExecutable(plugin);
     if (!failure.empty()) problems.push_back(fmt::format("{}: {}", plugin.file, failure));
@@ -121,8 +124,8 @@ int Check(const Options& options) {
   return problems.empty() ? 0 : 1;
 }
 
-// Signals that are read from a descriptor. Blocked before the first thread starts, since any thread that does not block them
-// would take them and end the process; threads inherit the mask.
+// Signals that are read from a descriptor. Blocked before the first thread starts, since any thread that does not block
+// them would take them and end the process; threads inherit the mask.
 sigset_t BlockedSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -145,7 +148,9 @@ std::expected<void, std::string> Aggregator::Prepare() {
 
   const uint64_t files = RaiseFileLimit();
   const std::vector<int> cpus = AllowedCpus();
-  const size_t wanted = options_.workers != 0 ? options_.workers : options_.cpus.empty() ? cpus.size() : options_.cpus.size();
+  const size_t wanted = options_.workers != 0   ? options_.workers
+                        : options_.cpus.empty() ? cpus.size()
+                                                : options_.cpus.size();
   shared_.workers_count = static_cast<uint32_t>(wanted);
   shared_.connections_max = options_.max_connections != 0 ? options_.max_connections : ConnectionsForFiles(files);
 
@@ -160,8 +165,9 @@ std::expected<void, std::string> Aggregator::Prepare() {
   }
   const Problems problems = control_.Load();
   if (!problems.empty()) {
-    return std::unexpected(fmt::format("{}{}", problems.front(),
-                                       problems.size() == 1 ? "" : fmt::format(" (and {} more; see --check)", problems.size() - 1)));
+    return std::unexpected(
+        fmt::format("{}{}", problems.front(),
+                    problems.size() == 1 ? "" : fmt::format(" (and {} more; see --check)", problems.size() - 1)));
   }
   return {};
 }
@@ -222,7 +228,8 @@ std::expected<void, std::string> Aggregator::StartAdmin() {
   admin_thread_ = std::move(*started);
   admin_ = std::make_unique<AdminHandler>(metrics_, checks_, kVersion, [this] { return StatusJson(); });
   admin_thread_->Run([this](Worker& worker) {
-    admin_server_ = std::make_unique<HttpServer>(worker, *admin_, MakeServerOptions(options_, 1024), admin_metrics_, nullptr);
+    admin_server_ =
+        std::make_unique<HttpServer>(worker, *admin_, MakeServerOptions(options_, 1024), admin_metrics_, nullptr);
     admin_server_->Listen(admin_listening_.fds.front(), admin_listening_.address.is_unix());
     admin_listening_.fds.clear();
   });
@@ -243,11 +250,13 @@ void Aggregator::RegisterChecks() {
 
 void Aggregator::RegisterMetrics() {
   metrics_.Register([this](MetricsPage& page) {
-    page.AddGauge("dpa_build_info", "The program that runs, always 1.", {{"version", kVersion}, {"compiler", kCompiler}}, 1);
-    page.AddGauge("dpa_io_backend_info", "What the workers' rings are made of, always 1.", {{"backend", "io_uring"}}, 1);
+    page.AddGauge("dpa_build_info", "The program that runs, always 1.",
+                  {{"version", kVersion}, {"compiler", kCompiler}}, 1);
+    page.AddGauge("dpa_io_backend_info", "What the workers' rings are made of, always 1.", {{"backend", "io_uring"}},
+                  1);
     page.AddGauge("dpa_workers", "Data plane threads.", {}, shared_.workers_count);
-    page.AddGauge("dpa_http_connections_max", "Client connections that are served at once; beyond it they are shed.", {},
-                  static_cast<double>(shared_.connections_max));
+    page.AddGauge("dpa_http_connections_max", "Client connections that are served at once; beyond it they are shed.",
+                  {}, static_cast<double>(shared_.connections_max));
     for (const auto& plane : planes_) plane->Collect(page);
     control_.Collect(page);
     if (access_log_) access_log_->Collect(page);
@@ -323,7 +332,8 @@ void Aggregator::Drain() {
     uint64_t count = 0;
     if ((waits[0].revents & POLLIN) != 0 && read(drained_fd_, &count, sizeof count) == sizeof count) drained += count;
     signalfd_siginfo info{};
-    if ((waits[1].revents & POLLIN) != 0 && read(signal_fd_, &info, sizeof info) == sizeof info && info.ssi_signo != SIGHUP) {
+    if ((waits[1].revents & POLLIN) != 0 && read(signal_fd_, &info, sizeof info) == sizeof info &&
+        info.ssi_signo != SIGHUP) {
       AbortDrain();
     }
   }
@@ -340,7 +350,8 @@ void Aggregator::TearDown() {
   control_.Stop();
   if (admin_server_) {
     std::binary_semaphore drained{0};
-    admin_thread_->Post([this, &drained](Worker& worker) { worker.tasks().Spawn(DrainAdmin(*admin_server_, drained)); });
+    admin_thread_->Post(
+        [this, &drained](Worker& worker) { worker.tasks().Spawn(DrainAdmin(*admin_server_, drained)); });
     drained.acquire();
     admin_thread_->Run([this](Worker&) { admin_server_.reset(); });
   }

@@ -252,9 +252,10 @@ void AddClients(std::vector<Spec>& specs) {
   specs.push_back(CountSpec("max-connections", kGroup, &Options::max_connections, 0, 100'000'000,
                             "client connections at once; above it 503; 0: by the limit on open files",
                             "a number from 0 to 100000000"));
-  specs.push_back(SwitchSpec("trust-forwarded", kGroup, &Options::trust_forwarded,
-                             "clients are proxies of yours: their X-Forwarded-*, Forwarded and Grafana identity headers "
-                             "are passed on; otherwise replaced or removed"));
+  specs.push_back(
+      SwitchSpec("trust-forwarded", kGroup, &Options::trust_forwarded,
+                 "clients are proxies of yours: their X-Forwarded-*, Forwarded and Grafana identity headers "
+                 "are passed on; otherwise replaced or removed"));
 }
 
 void AddDelegate(std::vector<Spec>& specs) {

@@ -59,7 +59,9 @@ void CollectProcess(MetricsPage& page) {
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6; };
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
   page.AddCounter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", {},
                   seconds(usage.ru_utime) + seconds(usage.ru_stime));
   page.AddGauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", {},

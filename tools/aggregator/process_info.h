@@ -13,7 +13,8 @@ namespace dpa {
 uint64_t RaiseFileLimit();
 // CPUs that this process may run on, ascending.
 std::vector<int> AllowedCpus();
-// Client connections that `files` descriptors carry: two descriptors a proxied request, less what the program itself needs.
+// Client connections that `files` descriptors carry: two descriptors a proxied request, less what the program itself
+// needs.
 uint64_t ConnectionsForFiles(uint64_t files);
 
 // process_resident_memory_bytes and friends, from /proc/self.

@@ -1,5 +1,5 @@
-// loadgen is one cheap process that is load generator and upstream at once, so that a benchmark on two cores leaves one whole
-// core to the proxy under test. It keeps N keep-alive connections busy (closed loop: the next request follows the
+// loadgen is one cheap process that is load generator and upstream at once, so that a benchmark on two cores leaves one
+// whole core to the proxy under test. It keeps N keep-alive connections busy (closed loop: the next request follows the
 // answer), checks every answer, and reads the CPU time of the process under test over exactly the measured window.
 //
 //   loadgen --target 127.0.0.1:8080 --upstream 127.0.0.1:9000 --connections 64 --seconds 1.5 --pid PID
@@ -37,14 +37,14 @@ namespace {
 
 struct Options {
   std::string target = "127.0.0.1:8080";
-  std::string upstream;      // Listen here and answer as the delegate; empty: no upstream.
+  std::string upstream;  // Listen here and answer as the delegate; empty: no upstream.
   std::string path = "/api/bench";
-  std::string post_file;     // Body of a POST; empty: GET.
+  std::string post_file;  // Body of a POST; empty: GET.
   int connections = 64;
   double warmup_seconds = 0.5;
   double seconds = 1.5;
-  int body_bytes = 1024;     // Of the upstream's answers.
-  std::vector<int> pids;     // Whose CPU time is read.
+  int body_bytes = 1024;  // Of the upstream's answers.
+  std::vector<int> pids;  // Whose CPU time is read.
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -70,7 +70,8 @@ uint64_t CpuNs(int pid) {
   return total;
 }
 
-// All CPUs together, from the first line of /proc/stat: time that was not idle, and time stolen by the host; nanoseconds.
+// All CPUs together, from the first line of /proc/stat: time that was not idle, and time stolen by the host;
+// nanoseconds.
 struct SystemCpu {
   uint64_t busy_ns = 0;
   uint64_t steal_ns = 0;
@@ -126,15 +127,16 @@ struct Peer {
   uint64_t sent_ns = 0;
 };
 
-// Where the message in `input` ends, 0 if it is not complete. Understands Content-Length and chunked well enough for what
-// the peers of a benchmark send; anything else is an error of the run.
+// Where the message in `input` ends, 0 if it is not complete. Understands Content-Length and chunked well enough for
+// what the peers of a benchmark send; anything else is an error of the run.
 size_t MessageEnd(std::string_view input, bool response) {
   const size_t head_end = input.find("\r\n\r\n");
   if (head_end == std::string_view::npos) return 0;
   const std::string_view head = input.substr(0, head_end + 2);
   const size_t body = head_end + 4;
   size_t length = 0;
-  for (size_t at = head.find("\r\n"); at != std::string_view::npos && at + 2 < head.size(); at = head.find("\r\n", at + 2)) {
+  for (size_t at = head.find("\r\n"); at != std::string_view::npos && at + 2 < head.size();
+       at = head.find("\r\n", at + 2)) {
     const std::string_view line = head.substr(at + 2, head.find("\r\n", at + 2) - at - 2);
     if (line.size() > 15 && strncasecmp(line.data(), "content-length:", 15) == 0) {
       const char* digits = line.data() + 15;
@@ -181,17 +183,18 @@ class Generator {
       tested_ns += used;
     }
     const uint64_t own_ns = OwnCpuNs() - own_before;
-    const double foreign_ns = static_cast<double>(system.busy_ns - system_before.busy_ns) - static_cast<double>(tested_ns + own_ns);
+    const double foreign_ns =
+        static_cast<double>(system.busy_ns - system_before.busy_ns) - static_cast<double>(tested_ns + own_ns);
     const double all_ns = elapsed * 1e9 * static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
-    std::printf("{\"requests\":%llu,\"seconds\":%.4f,\"requests_per_second\":%.0f,\"cpu_us_per_request\":%.4f,"
-                "\"cpu_busy\":%.4f,\"generator_busy\":%.4f,\"foreign_share\":%.4f,\"steal_share\":%.4f,"
-                "\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
-                static_cast<unsigned long long>(completed_), elapsed, static_cast<double>(completed_) / elapsed,
-                static_cast<double>(first_ns) / 1000.0 / static_cast<double>(std::max<uint64_t>(completed_, 1)),
-                static_cast<double>(first_ns) / 1e9 / elapsed, static_cast<double>(own_ns) / 1e9 / elapsed,
-                std::max(0.0, foreign_ns / all_ns),
-                static_cast<double>(system.steal_ns - system_before.steal_ns) / all_ns, latency_.QuantileUs(0.5),
-                latency_.QuantileUs(0.99));
+    std::printf(
+        "{\"requests\":%llu,\"seconds\":%.4f,\"requests_per_second\":%.0f,\"cpu_us_per_request\":%.4f,"
+        "\"cpu_busy\":%.4f,\"generator_busy\":%.4f,\"foreign_share\":%.4f,\"steal_share\":%.4f,"
+        "\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
+        static_cast<unsigned long long>(completed_), elapsed, static_cast<double>(completed_) / elapsed,
+        static_cast<double>(first_ns) / 1000.0 / static_cast<double>(std::max<uint64_t>(completed_, 1)),
+        static_cast<double>(first_ns) / 1e9 / elapsed, static_cast<double>(own_ns) / 1e9 / elapsed,
+        std::max(0.0, foreign_ns / all_ns), static_cast<double>(system.steal_ns - system_before.steal_ns) / all_ns,
+        latency_.QuantileUs(0.5), latency_.QuantileUs(0.99));
   }
 
  private:
@@ -208,7 +211,8 @@ class Generator {
       if (!file) Fail("cannot read " + options_.post_file);
       body.assign(std::istreambuf_iterator<char>(file), {});
     }
-    request_ = (body.empty() ? "GET " : "POST ") + options_.path + " HTTP/1.1\r\nHost: bench.example\r\n"
+    request_ = (body.empty() ? "GET " : "POST ") + options_.path +
+               " HTTP/1.1\r\nHost: bench.example\r\n"
                "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
                "Accept: application/json, text/plain, */*\r\nAccept-Language: en-US,en;q=0.5\r\n"
                "X-Dashboard-Uid: bench\r\nX-Panel-Id: 4\r\n";
@@ -239,7 +243,8 @@ class Generator {
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (!address.is_unix()) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (address.is_unix()) unlink(address.unix_path().c_str());
-    if (bind(fd, address.get(), address.bytes()) != 0 || listen(fd, 1024) != 0) Fail("cannot listen on " + options_.upstream);
+    if (bind(fd, address.get(), address.bytes()) != 0 || listen(fd, 1024) != 0)
+      Fail("cannot listen on " + options_.upstream);
     Add(Peer::Kind::kListener, fd);
   }
 
@@ -322,16 +327,26 @@ Options ParseArguments(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     const char* value = argv[i + 1];
-    if (name == "--target") options.target = value;
-    else if (name == "--upstream") options.upstream = value;
-    else if (name == "--path") options.path = value;
-    else if (name == "--post-file") options.post_file = value;
-    else if (name == "--connections") options.connections = std::atoi(value);
-    else if (name == "--warmup") options.warmup_seconds = std::atof(value);
-    else if (name == "--seconds") options.seconds = std::atof(value);
-    else if (name == "--body-bytes") options.body_bytes = std::atoi(value);
-    else if (name == "--pid") options.pids.push_back(std::atoi(value));
-    else Fail("unknown argument " + std::string(name));
+    if (name == "--target")
+      options.target = value;
+    else if (name == "--upstream")
+      options.upstream = value;
+    else if (name == "--path")
+      options.path = value;
+    else if (name == "--post-file")
+      options.post_file = value;
+    else if (name == "--connections")
+      options.connections = std::atoi(value);
+    else if (name == "--warmup")
+      options.warmup_seconds = std::atof(value);
+    else if (name == "--seconds")
+      options.seconds = std::atof(value);
+    else if (name == "--body-bytes")
+      options.body_bytes = std::atoi(value);
+    else if (name == "--pid")
+      options.pids.push_back(std::atoi(value));
+    else
+      Fail("unknown argument " + std::string(name));
   }
   if (argc % 2 == 0) Fail("an argument lacks its value");
   return options;

@@ -1,7 +1,8 @@
-// Goal: whatever the network, the clients and the delegates do, every request is answered once or its connection is closed; what is
-// answered is what a delegate sent, whole; a POST reaches delegates at most once; nothing is left over.
-// Method: scripted clients and delegates around an HttpServer with a ProxyHandler, all on one worker and one simulated ring,
-// under hundreds of seeds. The scripts have an HTTP reader of their own and keep books, which are compared at the end.
+// Goal: whatever the network, the clients and the delegates do, every request is answered once or its connection is
+// closed; what is answered is what a delegate sent, whole; a POST reaches delegates at most once; nothing is left over.
+// Method: scripted clients and delegates around an HttpServer with a ProxyHandler, all on one worker and one simulated
+// ring, under hundreds of seeds. The scripts have an HTTP reader of their own and keep books, which are compared at the
+// end.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -29,10 +30,10 @@ constexpr uint64_t kRuns = 200;
 struct Book {
   std::string method;
   size_t request_bytes = 0;
-  uint32_t delegate_heads = 0;         // Times that a delegate read its head.
-  std::set<size_t> complete_lengths;   // Of the bodies that delegates meant to send in full.
-  bool may_be_cut = false;             // A delegate answered until-close, so that its breaking off cannot be told.
-  uint32_t answers = 0;                // Complete answers to the client.
+  uint32_t delegate_heads = 0;        // Times that a delegate read its head.
+  std::set<size_t> complete_lengths;  // Of the bodies that delegates meant to send in full.
+  bool may_be_cut = false;            // A delegate answered until-close, so that its breaking off cannot be told.
+  uint32_t answers = 0;               // Complete answers to the client.
   int status = 0;
   uint32_t records = 0;
   int recorded_status = 0;
@@ -45,7 +46,8 @@ struct Books final : AccessLog {
     const size_t at = record.target.rfind('/');
     uint64_t id = 0;
     const char* const end = record.target.data() + record.target.size();
-    if (at == std::string_view::npos || std::from_chars(record.target.data() + at + 1, end, id).ec != std::errc()) return;
+    if (at == std::string_view::npos || std::from_chars(record.target.data() + at + 1, end, id).ec != std::errc())
+      return;
     if (!requests.contains(id)) return;
     ++requests[id].records;
     requests[id].recorded_status = record.status;
@@ -56,13 +58,13 @@ struct Books final : AccessLog {
 
 // How much the scripts misbehave; chances out of 1000.
 struct Manners {
-  uint32_t delegate_dies = 40;       // Closes or breaks off instead of answering, or inside its answer.
+  uint32_t delegate_dies = 40;  // Closes or breaks off instead of answering, or inside its answer.
   uint32_t delegate_garbage = 10;
   uint32_t delegate_hangs = 15;
-  uint32_t delegate_closes = 150;    // After an answer, said or unsaid, at once or later: the idle-close race.
-  uint32_t delegate_early = 50;      // Answers before it has read the request's body.
+  uint32_t delegate_closes = 150;  // After an answer, said or unsaid, at once or later: the idle-close race.
+  uint32_t delegate_early = 50;    // Answers before it has read the request's body.
   uint32_t delegate_until_close = 50;
-  uint32_t client_leaves = 30;       // In the middle of something.
+  uint32_t client_leaves = 30;  // In the middle of something.
   uint32_t client_garbage = 15;
   static Manners Good() { return {0, 0, 0, 0, 0, 0, 0, 0}; }
 };
@@ -72,7 +74,11 @@ struct Manners {
 class Delegate {
  public:
   Delegate(SimWorld& world, const Address& address, Books& books, const Manners& manners)
-      : world_(world), is_unix_(address.is_unix()), books_(books), manners_(manners), tasks_(world.worker()),
+      : world_(world),
+        is_unix_(address.is_unix()),
+        books_(books),
+        manners_(manners),
+        tasks_(world.worker()),
         listener_(world.worker(), world.ring().Listen(address), {}, [this](int fd) { tasks_.Spawn(Serve(fd)); }) {
     listener_.Start();
   }
@@ -182,7 +188,12 @@ class Delegate {
 class Client {
  public:
   Client(SimWorld& world, const Address& address, Books& books, const Manners& manners, uint64_t first_id)
-      : world_(world), address_(address), books_(books), manners_(manners), next_id_(first_id), tasks_(world.worker()) {}
+      : world_(world),
+        address_(address),
+        books_(books),
+        manners_(manners),
+        next_id_(first_id),
+        tasks_(world.worker()) {}
 
   Task<void> Run() {
     SimRandom& random = world_.random();
@@ -246,9 +257,7 @@ class Client {
     }
   }
 
-  Task<void> WriteOut(SimHttpPeer& peer, const std::string& out) {
-    static_cast<void>(co_await peer.Write(out));
-  }
+  Task<void> WriteOut(SimHttpPeer& peer, const std::string& out) { static_cast<void>(co_await peer.Write(out)); }
 
   Task<bool> ReadAnswer(SimHttpPeer& peer, uint64_t id) {
     Book& book = books_.requests[id];
@@ -266,7 +275,8 @@ class Client {
     EXPECT_NE(got, SimRead::kMalformed) << head.text;
     if (status == "200") {
       EXPECT_EQ(head.Field("x-id"), std::to_string(id)) << "an answer to another request";
-      EXPECT_TRUE(SimPattern(id, 20'000).starts_with(body) || body.size() < 8) << "bytes of another body, request " << id;
+      EXPECT_TRUE(SimPattern(id, 20'000).starts_with(body) || body.size() < 8)
+          << "bytes of another body, request " << id;
     } else if (book.method != "HEAD" && got == SimRead::kDone) {
       EXPECT_NE(body.find("\"kind\":\"Status\""), std::string::npos) << head.text << body;
     }
@@ -290,7 +300,9 @@ class Client {
 
 struct Scene {
   Scene(SimWorld& w, const Manners& m, const DownstreamOptions& downstream, const UpstreamPoolOptions& upstream)
-      : world(w), manners(m), address(*Address::Parse(w.random().Chance(500) ? "127.0.0.1:80" : "unix:data")),
+      : world(w),
+        manners(m),
+        address(*Address::Parse(w.random().Chance(500) ? "127.0.0.1:80" : "unix:data")),
         routes(std::make_shared<RouteTable>()) {
     const char* const places[] = {"127.0.0.1:9001", "unix:delegate-2"};
     std::vector<UpstreamUrl> urls;
@@ -372,7 +384,7 @@ struct Scene {
   std::vector<std::unique_ptr<Client>> clients;
 };
 
-TEST(SimExchangeTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
+TEST(SimProxyTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
   ForEachSeed(kRuns, [](uint64_t seed) {
     SimRingOptions options;
     options.faults = SimFaults::Harmless();
@@ -387,7 +399,7 @@ TEST(SimExchangeTest, EveryRequestIsAnsweredInFullWhenNothingFails) {
   });
 }
 
-TEST(SimExchangeTest, UnderEveryFaultARequestIsAnsweredOnceOrItsConnectionClosed) {
+TEST(SimProxyTest, UnderEveryFaultARequestIsAnsweredOnceOrItsConnectionClosed) {
   ForEachSeed(kRuns, [](uint64_t seed) {
     SimRingOptions options;
     options.buffers = {.buffers_count = 16, .buffer_bytes = 256};
