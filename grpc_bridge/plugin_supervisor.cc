@@ -239,6 +239,7 @@ class PluginRunner {
       LogError("plugin_failed", "plugin={} incarnation={} ran_ms={} retry_ms={} failure={}", manifest_.id,
                report_.entry.incarnation, ending.ran.count(), pause.count(), Quoted(ending.failure));
       Report(PluginState::kBackoff, "", 0, ending.failure);
+      starting_ = fmt::format("starting again after: {}", ending.failure);
       if (!SleepUnlessStopped(pause)) break;
       pause = std::min(pause * 2, milliseconds(options_.backoff_max_ms));
     }
@@ -249,13 +250,13 @@ class PluginRunner {
     ++report_.entry.incarnation;
     ++report_.counts.starts;
     if (report_.counts.starts > 1) ++report_.counts.restarts;
-    Report(PluginState::kStarting, "", 0, "starting");
+    Report(PluginState::kStarting, "", 0, starting_);
     log_.Reset();
     const auto deadline = Clock::now() + milliseconds(options_.start_timeout_ms);
     auto process = Launch();
     if (!process) return NeverRan(process.error());
     Incarnation incarnation(*std::move(process), &log_, stop_.fd());
-    Report(PluginState::kStarting, "", incarnation.process().pid(), "starting");
+    Report(PluginState::kStarting, "", incarnation.process().pid(), starting_);
     const auto handshake = AwaitHandshake(&incarnation, deadline);
     if (!handshake) return EndEarly(&incarnation, handshake.error());
     PluginCalls calls(handshake->address, incarnation.wake_fd());
@@ -408,6 +409,8 @@ class PluginRunner {
   const PluginManifest manifest_;
   const PluginSupervisorOptions& options_;
   const RunDir& run_dir_;
+  // A plugin that hangs at start is mostly in this state: why it came to it must not be lost with each new attempt.
+  std::string starting_ = "starting";
   const std::string dir_name_;  // Of its socket's directory; short.
   const Publish publish_;
   PluginLog log_;

@@ -26,7 +26,7 @@ import time
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.path.join(ROOT, os.environ.get("DPA_BUILD", "build/release"))
+BUILD = os.path.join(ROOT, os.environ.pop("DPA_BUILD", "build/release"))  # The binary would take it for a flag.
 BINARY = os.path.join(BUILD, "bin", "dataplane-aggregator")
 PLUGINS = os.path.join(BUILD, "plugins")
 # A sanitized binary is several times slower; no test depends on how fast anything is, only on that it happens.

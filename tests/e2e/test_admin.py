@@ -4,7 +4,9 @@ Goal: the figures are true and the tools of the ecosystem read them. Method: pro
 the access log; the probes in the forms that Kubernetes' own servers have.
 """
 
+import re
 import shutil
+import socket
 import subprocess
 import unittest
 
@@ -135,7 +137,32 @@ class AdminTest(TestCase):
         self.assertIn(version, self.aggregator.admin("/status").body.decode())
 
 
+class ReasonTest(TestCase):
+    def test_the_readme_lists_every_reason_word_with_its_status(self):
+        with open(f"{harness.ROOT}/http/reason.cc", encoding="utf-8") as file:
+            words = dict(re.findall(r'\{Reason::k\w+, \{"(\w+)", (\d+),', file.read()))
+        with open(f"{harness.ROOT}/README.md", encoding="utf-8") as file:
+            told = dict(re.findall(r"(?m)^\| `(\w+)` \| ((?:\d+|any|log only)[^|]*) \|", file.read()))
+        self.assertGreater(len(words), 40)
+        self.assertEqual(set(told), set(words))
+        for word, status in told.items():
+            with self.subTest(word):
+                self.assertTrue(status.startswith(words[word]) or status in ("any", "log only"), status)
+        self.assertLessEqual(set(harness.REASON.values()), set(words))
+
+
 class AccessLogTest(TestCase):
+    def test_the_clients_address_has_the_form_of_an_address(self):
+        with Aggregator("--listen", "[::1]:0", plugins=None, unix_listen=True) as aggregator:
+            log = aggregator.wait_log(r"listening address=\[::1\]:(\d+)")
+            with socket.create_connection(("::1", int(log.group(1)))) as client:
+                port = client.getsockname()[1]
+                client.sendall(b"GET /six HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                self.assertIn(b" 404 ", client.recv(4096))
+            self.assertEqual(aggregator.wait_record(target="/six")["client"], f"[::1]:{port}")
+            harness.once(aggregator.unix_path, "GET", "/local")
+            self.assertEqual(aggregator.wait_record(target="/local")["client"], "")
+
     def test_off_writes_nothing_and_dash_writes_to_standard_output(self):
         with Aggregator("--access-log", "off", plugins=None) as aggregator:
             aggregator.get("/x")

@@ -3,9 +3,11 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"os"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"dpa.test/sdkplugin/frames"
 )
@@ -15,29 +17,42 @@ func main() {
 	if len(os.Args) > 1 {
 		refID = os.Args[1]
 	}
-	if err := print(refID); err != nil {
+	text, err := golden(refID)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	fmt.Println(text)
 }
 
-func print(refID string) error {
-	golden := map[string][]json.RawMessage{}
-	for _, scenario := range frames.Scenarios {
+// golden puts the object together by hand: encoding/json would write a second time, in its own manner, what the SDK has written.
+func golden(refID string) (string, error) {
+	var out bytes.Buffer
+	for i, scenario := range frames.Scenarios {
 		made, err := frames.For(scenario)
 		if err != nil {
-			return err
+			return "", err
 		}
-		for _, frame := range made {
+		out.WriteString(separator(i, "{"))
+		fmt.Fprintf(&out, "%q:", scenario)
+		for j, frame := range made {
 			frame.RefID = refID
-			text, err := json.Marshal(frame)
+			text, err := data.FrameToJSON(frame, data.IncludeAll)
 			if err != nil {
-				return err
+				return "", err
 			}
-			golden[scenario] = append(golden[scenario], text)
+			out.WriteString(separator(j, "["))
+			out.Write(text)
 		}
+		out.WriteString("]")
 	}
-	encoder := json.NewEncoder(os.Stdout)
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(golden)
+	out.WriteString("}")
+	return out.String(), nil
+}
+
+func separator(index int, first string) string {
+	if index == 0 {
+		return first
+	}
+	return ","
 }
