@@ -202,7 +202,8 @@ void AddSources(std::vector<Spec>& specs) {
                            PathOrNothing));
   specs.push_back(PathSpec("services", kGroup, "DIR", &Options::services_dir,
                            "folder of DataPlaneService manifests (YAML or JSON), watched for changes"));
-  specs.push_back(PathSpec("data-dir", kGroup, "DIR", &Options::data_dir, "what must outlive a restart is kept here"));
+  specs.push_back(PathSpec("data-dir", kGroup, "DIR", &Options::data_dir,
+                           "for what must outlive a restart; this version writes nothing there"));
 }
 
 void AddThreadsAndLogs(std::vector<Spec>& specs) {
