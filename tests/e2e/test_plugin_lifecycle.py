@@ -162,7 +162,10 @@ class MisbehavingPluginTest(TestCase):
         self.check_broken(self.plugin_folder("#!/bin/sh\nexec sleep 600\n"), "no handshake line within")
 
     def test_one_that_prints_garbage(self):
-        self.check_broken(self.plugin_folder("#!/bin/sh\necho Hello, I am a plugin\nexec sleep 600\n"), "not a handshake.*Hello, I am a plugin")
+        self.check_broken(
+            self.plugin_folder("#!/bin/sh\necho Hello, I am a plugin\nexec sleep 600\n"),
+            "not a handshake.*Hello, I am a plugin",
+        )
 
     def test_one_that_prints_a_handshake_of_another_protocol(self):
         self.check_broken(
@@ -176,10 +179,16 @@ class MisbehavingPluginTest(TestCase):
         )
 
     def test_one_that_ends_at_once(self):
-        self.check_broken(self.plugin_folder("#!/bin/sh\necho 'cannot find my database' >&2\nexit 3\n"), "exited with code 3.*cannot find my database")
+        self.check_broken(
+            self.plugin_folder("#!/bin/sh\necho 'cannot find my database' >&2\nexit 3\n"),
+            "exited with code 3.*cannot find my database",
+        )
 
     def test_one_that_ignores_the_request_to_stop(self):
-        self.check_broken(self.plugin_folder("#!/bin/sh\ntrap '' TERM INT\nwhile :; do sleep 1; done\n"), "no handshake line within")
+        self.check_broken(
+            self.plugin_folder("#!/bin/sh\ntrap '' TERM INT\nwhile :; do sleep 1; done\n"),
+            "no handshake line within",
+        )
 
     def test_one_that_is_not_executable(self):
         self.check_broken(self.plugin_folder("#!/bin/sh\n", mode=0o644), "gpx_broken_linux.*Permission denied")
