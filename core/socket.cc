@@ -123,9 +123,10 @@ void Socket::Watch(SocketObserver& observer) {
 
 // --- Sending ---
 
-bool Socket::PrepareSend(std::span<iovec> pieces) {
+bool Socket::PrepareSend(std::span<iovec> pieces, SendCheck check) {
   DPA_ASSERT(fd_ >= 0 && send_done_);
   send_pieces_ = pieces;
+  send_check_ = check;
   send_failed_ = false;
   AdvanceSend(0);
   if (send_pieces_.empty() && !cancelled_) return true;
@@ -148,10 +149,24 @@ void Socket::AdvanceSend(size_t bytes) {
   front.iov_len -= bytes;
 }
 
+// What this turn's completions have told is in the queue; what has come since only the kernel knows. Both looks miss
+// what is still on its way, and completions beyond one turn's batch.
+Result<void> Socket::CheckQuiet(SendCheck check) {
+  if (check == SendCheck::kNone) return {};
+  if (has_unread()) return std::unexpected(Error{ErrorCode::kMalformed, source_});
+  if (receive_ended_) return std::unexpected(receive_error_);
+  const int peeked = check == SendCheck::kAsked ? worker_.ring().PeekNow(fd_) : -EAGAIN;
+  if (peeked == -EAGAIN) return {};
+  if (peeked < 0) return std::unexpected(ErrorFromErrno(-peeked, source_));
+  return std::unexpected(Error{peeked == 0 ? ErrorCode::kClosed : ErrorCode::kMalformed, source_});
+}
+
 void Socket::OnEndOfTurn() {
-  if (cancelled_) {
+  const SendCheck check = std::exchange(send_check_, SendCheck::kNone);
+  const Result<void> allowed = cancelled_ ? std::unexpected(cancel_reason_) : CheckQuiet(check);
+  if (!allowed) {
     send_failed_ = true;
-    send_error_ = cancel_reason_;
+    send_error_ = allowed.error();
     return FinishSend();
   }
   bool short_send = false;
@@ -258,7 +273,7 @@ Task<void> Socket::LingerAndClose(uint64_t timeout_ms, uint64_t bytes_max) {
 
 namespace {
 
-// Connects one TCP descriptor. Cancelled by its deadline.
+// Connects one TCP descriptor. Cancelled by its deadline, or from outside.
 class ConnectOperation final : public Completion, public Cancellable {
  public:
   ConnectOperation(Worker& worker, int fd, const Address& address)
@@ -293,40 +308,46 @@ Error ConnectError(int os_errno, ErrorSource source) {
   return error;
 }
 
-Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms) {
+Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms,
+                      const Cancellation& cancel) {
   const uint64_t give_up_ms = worker.timers().now_ms() + timeout_ms;
   for (;;) {
     const int failed = worker.ring().ConnectNow(fd, address.get(), address.bytes());
-    if (failed != -EAGAIN) co_return failed;
+    if (failed != -EAGAIN || cancel.cancelled()) co_return failed;
     if (worker.timers().now_ms() >= give_up_ms) co_return -EAGAIN;
     co_await worker.Sleep(kUnixRetryMs);
   }
 }
 
-Task<int> ConnectTcp(Worker& worker, int fd, const Address& address, uint64_t timeout_ms) {
+Task<int> ConnectTcp(Worker& worker, int fd, const Address& address, uint64_t timeout_ms, Cancellation& cancel) {
   ConnectOperation operation(worker, fd, address);
   Deadline deadline(worker.timers(), operation, Error{ErrorCode::kTimeout});
   deadline.ArmAfter(timeout_ms);
+  cancel.Guard(&operation);
   const int32_t value = co_await operation;
+  cancel.Guard(nullptr);
   co_return value < 0 && deadline.fired() ? -ETIMEDOUT : value;
 }
 
 }  // namespace
 
-Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source) {
+Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source,
+                          Cancellation* cancel) {
+  Cancellation never;
+  Cancellation& cancelled = cancel != nullptr ? *cancel : never;
+  if (cancelled.cancelled()) co_return std::unexpected(cancelled.reason());
   const int fd = worker.ring().OpenSocket(address.family());
   if (fd < 0) co_return std::unexpected(ConnectError(-fd, source));
   int failed = 0;
   if (address.is_unix()) {
-    failed = co_await ConnectUnix(worker, fd, address, timeout_ms);
+    failed = co_await ConnectUnix(worker, fd, address, timeout_ms, cancelled);
   } else {
-    failed = co_await ConnectTcp(worker, fd, address, timeout_ms);
+    failed = co_await ConnectTcp(worker, fd, address, timeout_ms, cancelled);
   }
-  if (failed < 0) {
-    worker.ring().Close(fd);
-    co_return std::unexpected(ConnectError(-failed, source));
-  }
-  co_return fd;
+  if (failed == 0 && !cancelled.cancelled()) co_return fd;
+  worker.ring().Close(fd);
+  if (cancelled.cancelled()) co_return std::unexpected(cancelled.reason());
+  co_return std::unexpected(ConnectError(-failed, source));
 }
 
 }  // namespace dpa

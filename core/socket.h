@@ -24,6 +24,7 @@
 
 #include "core/address.h"
 #include "core/buffer_pool.h"
+#include "core/cancellation.h"
 #include "core/result.h"
 #include "core/ring.h"
 #include "core/task.h"
@@ -43,6 +44,15 @@ class SocketObserver {
 
  protected:
   ~SocketObserver() = default;
+};
+
+// What a Send looks at before its first byte goes out. That is at the end of the turn, when every completion that the
+// ring had for this turn has been called: an end of stream that came with the wake-up is known by then, although it was
+// not yet when the send was asked for.
+enum class SendCheck : uint8_t {
+  kNone,
+  kQuiet,  // Sends nothing if the peer has ended the connection, or has sent bytes that nobody has taken.
+  kAsked,  // The same, and asks the kernel (one system call) for what has come since the ring woke.
 };
 
 class Socket final : public Cancellable, private TurnHook, private BufferPool::Waiter {
@@ -66,13 +76,17 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   struct SendAwaiter {
     Socket& socket;
     std::span<iovec> pieces;
-    bool await_ready() { return socket.PrepareSend(pieces); }
+    SendCheck check;
+    bool await_ready() { return socket.PrepareSend(pieces, check); }
     void await_suspend(std::coroutine_handle<> handle) { socket.send_waiter_ = handle; }
     Result<void> await_resume() { return socket.TakeSent(); }
   };
   // Sends all `pieces`, in order, at the end of this turn. The array and the bytes belong to the operation until it is
-  // done; the array is used up. Errors: kReset (the peer has gone), the reason of Cancel.
-  [[nodiscard]] SendAwaiter Send(std::span<iovec> pieces) { return SendAwaiter{*this, pieces}; }
+  // done; the array is used up. Errors: kReset (the peer has gone), the reason of Cancel; if `check` forbade it: kClosed
+  // or what broke the connection, or kMalformed (bytes out of turn).
+  [[nodiscard]] SendAwaiter Send(std::span<iovec> pieces, SendCheck check = SendCheck::kNone) {
+    return SendAwaiter{*this, pieces, check};
+  }
 
   // Starts receiving although nobody waits, so that the observer hears of bytes or the end of stream.
   void Watch(SocketObserver& observer);
@@ -128,7 +142,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
 
   bool PrepareReceive();
   Result<BufferLease> TakeReceived();
-  bool PrepareSend(std::span<iovec> pieces);
+  bool PrepareSend(std::span<iovec> pieces, SendCheck check);
+  Result<void> CheckQuiet(SendCheck check);
   Result<void> TakeSent();
   bool HasReceiveResult() const { return cancelled_ || queued_count() != 0 || receive_ended_; }
   void ArmReceive();
@@ -165,6 +180,7 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   SendOperation send_;
   std::coroutine_handle<> send_waiter_;
   std::span<iovec> send_pieces_;
+  SendCheck send_check_ = SendCheck::kNone;
   msghdr send_message_{};
   bool send_failed_ = false;
   bool send_done_ = true;
@@ -177,8 +193,10 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   uint64_t sent_bytes_ = 0;
 };
 
-// Connects to `address` within `timeout_ms`. The value is a connected descriptor for Socket.
-// Errors, all retry_safe: kRefused, kUnreachable, kTimeout, kShed (a unix listener's backlog stayed full), kInternal.
-Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source);
+// Connects to `address` within `timeout_ms`, unless `cancel` ends it first. The value is a connected descriptor for
+// Socket. Errors, all retry_safe: kRefused, kUnreachable, kTimeout, kShed (a unix listener's backlog stayed full),
+// kInternal. Besides: the reason of `cancel`.
+Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source,
+                          Cancellation* cancel = nullptr);
 
 }  // namespace dpa

@@ -191,7 +191,9 @@ Task<bool> DownstreamConnection::DrainBody() {
 void DownstreamConnection::FinishRecord() {
   record_.finished_ns = context_.worker.ReadClockNs();
   record_.request_body_bytes = reader().body().payload_bytes();
-  if (client_failed_ && response_ != ResponseState::kFinished) {
+  // With source upstream it was not the client who failed, but we who gave up; RespondError has said why.
+  const bool client_left = client_failed_ && client_error_.source != ErrorSource::kUpstream;
+  if (client_left && response_ != ResponseState::kFinished) {
     const bool ours = client_error_.code == ErrorCode::kCancelled;
     EndByReason(ours ? Reason::kShuttingDown : write_timed_out_ ? Reason::kClientWriteTimeout : Reason::kClientClosed);
     record_.status = Info(record_.reason).http_status;

@@ -39,8 +39,6 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
 
   // Shutdown: an idle connection ends now, a busy one after its exchange.
   void BeginDrain();
-  // Ends it now, whatever is under way.
-  void Abort(Error reason);
 
   // --- Exchange ---
   Worker& worker() override { return context_.worker; }
@@ -70,6 +68,8 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   Task<Result<void>> ForwardInterim(const ResponseHead& head) override;
   Task<Result<void>> ForwardHead(const ResponseHead& head, const BodyPieces& first) override;
   Task<Result<void>> ForwardBody(const BodyPieces& pieces) override;
+  // Whatever is under way.
+  void Abort(Error reason) override;
 
  private:
   enum class ResponseState : uint8_t { kNone, kStarted, kFinished };

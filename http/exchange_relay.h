@@ -45,6 +45,8 @@ class ExchangeRelay {
   virtual Task<Result<void>> ForwardHead(const ResponseHead& head, const BodyPieces& first) = 0;
   // More of the body; its end, when `pieces.last`.
   virtual Task<Result<void>> ForwardBody(const BodyPieces& pieces) = 0;
+  // Ends the client's connection now, in the middle of what it is being sent.
+  virtual void Abort(Error reason) = 0;
 
  protected:
   ~ExchangeRelay() = default;

@@ -10,9 +10,11 @@ namespace dpa {
 namespace {
 
 constexpr std::array<std::string_view, static_cast<size_t>(ConnectResult::kCount)> kConnectLabels = {
-    "ok", "refused", "unreachable", "timeout", "error"};
+    "ok", "refused", "unreachable", "timeout", "cancelled", "error"};
 constexpr std::array<std::string_view, static_cast<size_t>(UpstreamClose::kCount)> kCloseLabels = {
-    "peer_closed", "surplus", "idle_timeout", "idle_max", "not_reusable", "drain"};
+    "peer_closed",  "surplus",  "idle_timeout", "keep_alive", "max_age",
+    "max_requests", "idle_max", "not_reusable", "drain"};
+constexpr std::array<std::string_view, static_cast<size_t>(RetryCause::kCount)> kRetryLabels = {"unsent", "closed"};
 
 // 499 is nobody's status on the wire, but stands in the record of clients that left.
 bool IsKnownStatus(int status) { return status == 499 || ReasonPhrase(status) != "Unknown"; }
@@ -105,8 +107,12 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   }
   counter("dpa_upstream_reuses_total", "Requests sent on a connection that had served another before.",
           upstream_reuses);
-  counter("dpa_upstream_retries_total", "Requests sent a second time because a reused connection had died.",
-          upstream_retries);
+  for (size_t i = 0; i < kRetryLabels.size(); ++i) {
+    page.AddCounter("dpa_upstream_retries_total", "Requests sent a second time, by cause.", {{"cause", kRetryLabels[i]}},
+                    static_cast<double>(upstream_retries[i].value()));
+  }
+  counter("dpa_upstream_retries_denied_total", "Requests not sent a second time because the retry budget was used up.",
+          upstream_retries_denied);
 
   gauge("dpa_receive_buffers", "Receive buffers of the workers.", receive_buffers);
   gauge("dpa_receive_buffers_lent", "Receive buffers that hold bytes not yet dealt with.", receive_buffers_lent);

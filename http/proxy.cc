@@ -1,6 +1,10 @@
 #include "http/proxy.h"
 
+#include <optional>
 #include <utility>
+
+#include "core/cancellation.h"
+#include "http/retry.h"
 
 namespace dpa {
 namespace {
@@ -24,12 +28,21 @@ std::string_view MessageOf(Reason reason) {
       return "the next API server cannot be reached";
     case Reason::kDelegateConnectTimeout:
       return "connecting to the next API server took too long";
+    case Reason::kDelegateSendTimeout:
+      return "the next API server did not take the request in time";
     case Reason::kDelegateTimeout:
       return "the next API server did not answer in time";
+    case Reason::kDelegateRequestTimeout:
+      return "the request took longer than requests to the next API server may";
     case Reason::kDelegateReset:
       return "the next API server closed the connection without an answer";
+    case Reason::kDelegateClosedIdle:
+      return "a reused connection to the next API server was closed before any answer; the request may have been "
+             "processed, so it was not repeated";
     case Reason::kDelegateMalformed:
       return "the next API server's answer breaks HTTP";
+    case Reason::kDelegateQueueTimeout:
+      return "no connection to the next API server came free in time";
     case Reason::kDelegatePoolFull:
       return "too many requests are waiting for the next API server";
     default:
@@ -37,20 +50,31 @@ std::string_view MessageOf(Reason reason) {
   }
 }
 
-// RFC 9110 §9.2.2.
-bool IsIdempotent(std::string_view method) {
-  return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
+// What a failed attempt on `upstream` is called.
+Reason ReasonOfFailure(const Exchange& exchange, const UpstreamConnection& upstream, Error error) {
+  if (error.source != ErrorSource::kUpstream) return ReasonFromError(error);
+  const bool timed_out = error.code == ErrorCode::kTimeout;
+  if (timed_out && upstream.send_timed_out()) return Reason::kDelegateSendTimeout;
+  if (exchange.response_started()) return timed_out ? Reason::kDelegateBodyTimeout : Reason::kDelegateTruncated;
+  const Reason reason = ReasonFromError(error);
+  const bool silent = upstream.reused() && !upstream.answered();
+  return reason == Reason::kDelegateReset && silent ? Reason::kDelegateClosedIdle : reason;
 }
 
-// A reused connection may have been closed by its peer just as the request went out. The same request may go once more
-// if not a byte of it has left, or if it can be repeated (RFC 9112 §9.3.1) and is still ours in full.
-bool MayRetry(const Exchange& exchange, const UpstreamConnection& upstream, Error error) {
-  const RequestHead& request = exchange.request();
-  const bool died = error.code == ErrorCode::kClosed || error.code == ErrorCode::kReset;
-  if (!died || error.source != ErrorSource::kUpstream) return false;
-  if (!upstream.reused() || upstream.answered() || exchange.response_started()) return false;
-  return error.retry_safe || (!request.has_body() && IsIdempotent(request.method));
-}
+// What the whole-request timeout ends: whatever the exchange waits for, towards the upstream or towards the client.
+class RequestEnd final : public Cancellable {
+ public:
+  RequestEnd(Exchange& exchange, Cancellation& waiting) : exchange_(exchange), waiting_(waiting) {}
+  void Cancel(Error reason) override {
+    if (exchange_.record().status == 101) return;  // A tunnel has limits of its own.
+    if (exchange_.response_started()) exchange_.relay()->Abort(reason);
+    waiting_.Cancel(reason);
+  }
+
+ private:
+  Exchange& exchange_;
+  Cancellation& waiting_;
+};
 
 }  // namespace
 
@@ -97,39 +121,66 @@ Task<void> ProxyHandler::ServeBackend(Exchange& exchange, const RouteTarget& tar
   static_cast<void>(co_await exchange.RespondError(Reason::kDelegateUnreachable, message));
 }
 
-// One request to one of `upstreams`, sent a second time at the most.
+// One request to one of `upstreams`, sent a second time at the most (http/retry.h has the rule).
 Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) {
+  constexpr Error kTimeout{ErrorCode::kTimeout, ErrorSource::kUpstream};
   AccessRecord& record = exchange.record();
-  auto freshness = UpstreamPool::Freshness::kAny;
+  Cancellation waiting;
+  RequestEnd end(exchange, waiting);
+  Deadline deadline(worker_.timers(), end, kTimeout);
+  deadline.ArmAfter(options_.request_timeout_ms);
+  const bool idempotent = IsIdempotent(exchange.request().method);
+  auto freshness = idempotent ? UpstreamPool::Freshness::kAny : UpstreamPool::Freshness::kRecent;
+  upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
   for (bool first_attempt = true;; first_attempt = false) {
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness);
-    if (!choice) co_return co_await Fail(exchange, choice.error());
+    exchange.CancelWhenClientGone(&waiting);
+    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting);
+    exchange.CancelWhenClientGone(nullptr);
+    if (!choice) {
+      const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());
+      co_return co_await Fail(exchange, reason);
+    }
     UpstreamConnection& upstream = choice->lease.connection();
     record.upstream_ready_ns = worker_.now_ns();
     record.upstream = choice->endpoint->pool.name();
     record.upstream_reused = upstream.reused();
     if (first_attempt) {
       const Result<void> invited = co_await exchange.relay()->SendContinue();
-      if (!invited) co_return co_await Fail(exchange, invited.error());
+      if (!invited) co_return co_await Fail(exchange, ReasonFromError(invited.error()));
       first = exchange.relay()->TakePieces();
     }
+    waiting.Guard(&upstream.socket());
     const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
+    waiting.Guard(nullptr);
     if (forwarded) co_return;
-    if (!first_attempt || !MayRetry(exchange, upstream, forwarded.error())) {
-      co_return co_await Fail(exchange, forwarded.error());
+    const FailedAttempt attempt{.error = forwarded.error(),
+                                .idempotent = idempotent,
+                                // What is read after the first pieces takes their place.
+                                .body_in_hand = first.last || !upstream.head_sent(),
+                                .reused = upstream.reused(),
+                                .answered = upstream.answered() || exchange.response_started()};
+    const bool again = first_attempt && !deadline.fired() && TakeRetry(attempt, upstreams.retries());
+    if (!again) {
+      const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout
+                                             : ReasonOfFailure(exchange, upstream, forwarded.error());
+      co_return co_await Fail(exchange, reason);
     }
     ++record.retries_count;
-    metrics_.upstream_retries.Add();
     freshness = UpstreamPool::Freshness::kNew;
   }
 }
 
-Task<void> ProxyHandler::Fail(Exchange& exchange, Error error) {
-  Reason reason = ReasonFromError(error);
-  if (exchange.response_started() && error.source == ErrorSource::kUpstream) {
-    reason = error.code == ErrorCode::kTimeout ? Reason::kDelegateBodyTimeout : Reason::kDelegateTruncated;
-  }
+// Whether the request goes out once more; counted, if so, and if only the budget stood against it.
+bool ProxyHandler::TakeRetry(const FailedAttempt& attempt, RetryBudget& budget) {
+  const std::optional<RetryCause> cause = MayRetry(attempt);
+  if (!cause) return false;
+  const bool granted = budget.TakeRetry(worker_.now_ms());
+  granted ? metrics_.CountRetry(*cause) : metrics_.upstream_retries_denied.Add();
+  return granted;
+}
+
+Task<void> ProxyHandler::Fail(Exchange& exchange, Reason reason) {
   const std::string_view message = MessageOf(reason);
   static_cast<void>(co_await exchange.RespondError(reason, message));
 }

@@ -29,6 +29,9 @@ namespace dpa {
 
 struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
+  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none, since
+  // watches and log streams live as long as somebody looks.
+  uint64_t request_timeout_ms = 0;
   ForwardOptions forward;
   UpstreamPoolOptions upstream;
 
@@ -58,7 +61,8 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   void OnTurn() override { routes_.Adopt(); }
   Task<void> ServeBackend(Exchange& exchange, const RouteTarget& target);
   Task<void> Delegate(Exchange& exchange, UpstreamGroup& upstreams);
-  Task<void> Fail(Exchange& exchange, Error error);
+  bool TakeRetry(const FailedAttempt& attempt, RetryBudget& budget);
+  Task<void> Fail(Exchange& exchange, Reason reason);
   Backend& FindBackend(const std::string& url);
 
   Worker& worker_;

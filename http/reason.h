@@ -38,12 +38,16 @@ enum class Reason : uint8_t {
   kDelegateRefused,         // 502: nobody listens.
   kDelegateUnreachable,     // 502
   kDelegateConnectTimeout,  // 504
+  kDelegateSendTimeout,     // 504, log only inside the answer: it took nothing of the request for too long.
   kDelegateTimeout,         // 504: no response head in time.
+  kDelegateRequestTimeout,  // 504, log only inside the answer: the whole exchange took too long.
   kDelegateReset,           // 502: closed or reset before a response; the request may have been processed.
+  kDelegateClosedIdle,      // 502: the same on a connection that had served others: mostly the end of its keep-alive.
   kDelegateMalformed,       // 502: broke HTTP.
   kDelegateTruncated,       // Log only: broke off inside the body; the client's connection is aborted.
   kDelegateBodyTimeout,     // Log only: stalled inside the body.
-  kDelegatePoolFull,        // 503
+  kDelegateQueueTimeout,    // 503: no connection came free in time.
+  kDelegatePoolFull,        // 503: too many wait already.
   // Queries and plugins.
   kBadJson,               // 400: not JSON, empty, or not UTF-8.
   kTooDeep,               // 400: JSON nested deeper than QueryLimits::depth_max.

@@ -52,19 +52,21 @@ std::expected<UpstreamUrl, std::string> ParseUpstreamUrl(std::string_view url, N
 
 UpstreamGroup::UpstreamGroup(Worker& worker, const std::vector<UpstreamUrl>& urls, const UpstreamPoolOptions& options,
                              HttpMetrics& metrics)
-    : worker_(worker) {
+    : worker_(worker), retries_(options.retries) {
   DPA_ASSERT(!urls.empty() && urls.size() <= kEndpointsMax);
   for (const UpstreamUrl& url : urls) endpoints_.push_back(std::make_unique<Endpoint>(url, worker, options, metrics));
 }
 
-Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness) {
+Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness,
+                                                            Cancellation& cancel) {
   uint64_t tried = 0;
   for (size_t count = 1;; ++count) {
     Endpoint* endpoint = Choose(tried);
-    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness);
+    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness, cancel);
     if (lease) co_return Choice{endpoint, std::move(*lease)};
+    if (cancel.cancelled()) co_return std::unexpected(lease.error());
     const ErrorCode code = lease.error().code;
-    if (code != ErrorCode::kShed) endpoint->avoid_until_ms = worker_.now_ms() + kAvoidMs;
+    if (code != ErrorCode::kShed && code != ErrorCode::kQueueTimeout) endpoint->avoid_until_ms = worker_.now_ms() + kAvoidMs;
     if (count == endpoints_.size() || code == ErrorCode::kCancelled) co_return std::unexpected(lease.error());
     for (size_t i = 0; i < endpoints_.size(); ++i) {
       if (endpoints_[i].get() == endpoint) tried |= uint64_t{1} << i;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/address.h"
+#include "http/retry.h"
 #include "http/upstream_pool.h"
 
 namespace dpa {
@@ -54,16 +55,18 @@ class UpstreamGroup {
                 HttpMetrics& metrics);
 
   // Errors: those of UpstreamPool::Acquire, of the endpoint tried last.
-  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness);
+  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness, Cancellation& cancel);
   Task<void> Drain();
 
   size_t size() const { return endpoints_.size(); }
+  RetryBudget& retries() { return retries_; }
 
  private:
   Endpoint* Choose(uint64_t tried);
 
   Worker& worker_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
+  RetryBudget retries_;
   size_t turn_ = 0;
 };
 

@@ -20,11 +20,21 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
   made.forward.trust_forwarded = options.trust_forwarded;
+  made.request_timeout_ms = Milliseconds(options.delegate_request_timeout);
   made.upstream.leases_max = options.pool_connections_per_worker;
+  made.upstream.waiting_max = options.pool_queue_per_worker;
+  made.upstream.waiting_timeout_ms = Milliseconds(options.pool_queue_timeout);
   made.upstream.idle_max = options.pool_idle_per_worker;
   made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
   made.upstream.connect_timeout_ms = Milliseconds(options.delegate_connect_timeout);
+  made.upstream.recent_idle_max_ms = Milliseconds(options.delegate_post_reuse_idle);
+  made.upstream.age_max_ms = Milliseconds(options.delegate_connection_max_age);
+  made.upstream.exchanges_max = options.delegate_connection_max_requests;
+  made.upstream.retries.percent = options.delegate_retry_budget_percent;
+  made.upstream.retries.min_per_second = options.delegate_retry_min_per_second;
   made.upstream.connection.header_timeout_ms = Milliseconds(options.delegate_header_timeout);
+  made.upstream.connection.body_timeout_ms = Milliseconds(options.delegate_body_timeout);
+  made.upstream.connection.send_timeout_ms = Milliseconds(options.delegate_send_timeout);
   return made;
 }
 

@@ -265,12 +265,39 @@ void AddDelegate(std::vector<Spec>& specs) {
                                "to open a connection to the delegate"));
   specs.push_back(DurationSpec("delegate-header-timeout", kGroup, &Options::delegate_header_timeout,
                                "from the end of the request to the delegate's answer head; then 504"));
+  specs.push_back(DurationSpec("delegate-body-timeout", kGroup, &Options::delegate_body_timeout,
+                               "longest silence within an answer's body; 0: none", Duration(0)));
+  specs.push_back(DurationSpec("delegate-send-timeout", kGroup, &Options::delegate_send_timeout,
+                               "longest time that the delegate takes nothing of a request; then 504"));
+  specs.push_back(DurationSpec("delegate-request-timeout", kGroup, &Options::delegate_request_timeout,
+                               "from a request's head to the last byte of its answer, tunnels excepted; then 504, or "
+                               "the answer is broken off; 0: none",
+                               Duration(0)));
   specs.push_back(DurationSpec("delegate-idle-timeout", kGroup, &Options::delegate_idle_timeout,
                                "how long an idle connection is kept; keep it below the delegate's own"));
+  specs.push_back(DurationSpec("delegate-post-reuse-idle", kGroup, &Options::delegate_post_reuse_idle,
+                               "longest idle time of a connection that gets a POST, PATCH or other request that cannot "
+                               "be repeated; 0: always a new one",
+                               Duration(0)));
+  specs.push_back(DurationSpec("delegate-connection-max-age", kGroup, &Options::delegate_connection_max_age,
+                               "age at which a connection is closed when idle, give or take a tenth; 0: never",
+                               Duration(0)));
+  specs.push_back(CountSpec("delegate-connection-max-requests", kGroup, &Options::delegate_connection_max_requests, 0,
+                            1'000'000'000, "requests after which a connection is closed; 0: no limit",
+                            "a number from 0 to 1000000000"));
+  specs.push_back(CountSpec("delegate-retry-budget-percent", kGroup, &Options::delegate_retry_budget_percent, 0, 100,
+                            "requests of a worker that may be repeated, of those of the last 10s",
+                            "a number from 0 to 100"));
+  specs.push_back(CountSpec("delegate-retry-min-per-second", kGroup, &Options::delegate_retry_min_per_second, 0,
+                            1'000'000, "and this many per second besides", "a number from 0 to 1000000"));
   specs.push_back(CountSpec("pool-idle-per-worker", kGroup, &Options::pool_idle_per_worker, 0, 100'000,
                             "idle connections that a worker keeps", "a number from 0 to 100000"));
   specs.push_back(CountSpec("pool-connections-per-worker", kGroup, &Options::pool_connections_per_worker, 1, 100'000,
                             "connections to the delegate that a worker has at once", "a number from 1 to 100000"));
+  specs.push_back(DurationSpec("pool-queue-timeout", kGroup, &Options::pool_queue_timeout,
+                               "how long a request waits for one of them; then 503"));
+  specs.push_back(CountSpec("pool-queue-per-worker", kGroup, &Options::pool_queue_per_worker, 0, 1'000'000,
+                            "requests that may wait so; above it 503 at once", "a number from 0 to 1000000"));
 }
 
 void AddPlugins(std::vector<Spec>& specs) {

@@ -70,13 +70,33 @@ struct Options {
   // The delegate.
   Duration delegate_connect_timeout{1'000};
   Duration delegate_header_timeout{60'000};
+  // A watch may have nothing to say for minutes; 0: none.
+  Duration delegate_body_timeout{600'000};
+  // As for clients: who takes nothing holds as much as who sends nothing.
+  Duration delegate_send_timeout{30'000};
+  // None: watches and log streams last as long as somebody looks.
+  Duration delegate_request_timeout{0};
   // Below the 60 s and 75 s that common servers keep an idle connection, so that it is we who close first.
   Duration delegate_idle_timeout{55'000};
+  // Below the two to five seconds after which Node.js, Apache, gunicorn and their like close an idle connection. It
+  // costs little: where even the connection used last has been idle for a second, connects are one a second at most.
+  Duration delegate_post_reuse_idle{1'000};
+  // An hour lets load balancers in between take new backends into use, at a cost that nobody can measure.
+  Duration delegate_connection_max_age{3'600'000};
+  uint32_t delegate_connection_max_requests = 0;  // 0: no limit.
+  // A fifth, as others have settled on: a delegate that closes its connections gets little more load for it.
+  uint32_t delegate_retry_budget_percent = 20;
+  // So that a quiet worker can repeat its only request.
+  uint32_t delegate_retry_min_per_second = 10;
   // As many as may be busy: an idle connection costs one descriptor and no buffer, and fewer would make a burst's
   // connections close at its end only to be opened again by the next (128 idle under 256 clients closed 200 a second).
   uint32_t pool_idle_per_worker = 1024;
   // Beyond this many busy connections the delegate is the bottleneck, and more would only queue in its backlog.
   uint32_t pool_connections_per_worker = 1024;
+  // A client that has waited for a second is better told so, while it still wants to know.
+  Duration pool_queue_timeout{1'000};
+  // As many as are served: then the last in the queue waits for about one answer's time.
+  uint32_t pool_queue_per_worker = 1024;
 
   // Plugins.
   Duration plugin_start_timeout{60'000};
