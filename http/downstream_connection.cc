@@ -207,6 +207,7 @@ void DownstreamConnection::FinishRecord() {
   context_.metrics.sent_bytes.Add(socket_.sent_bytes() - std::exchange(sent_counted_, socket_.sent_bytes()));
   if (context_.access_log != nullptr) context_.access_log->Write(record_);
   routes_ = {};
+  upstream_ = EndpointPin();
 }
 
 void DownstreamConnection::EndByReason(Reason reason) {

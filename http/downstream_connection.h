@@ -60,6 +60,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
 
   // --- ExchangeRelay ---
   void HoldRoutes(RoutesPin pin) override { routes_ = std::move(pin); }
+  void HoldUpstream(EndpointPin pin) override { upstream_ = std::move(pin); }
   std::string_view client_host() const override;
   Task<Result<void>> SendContinue() override;
   BodyPieces TakePieces() override;
@@ -124,6 +125,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   const RequestHead* request_;
   RouteMatch match_;
   RoutesPin routes_;
+  EndpointPin upstream_;
   AccessRecord record_;
   Cancellable* gone_target_ = nullptr;
   ResponseState response_ = ResponseState::kNone;

@@ -15,6 +15,7 @@
 #include "http/message.h"
 #include "http/message_reader.h"
 #include "http/route_table.h"
+#include "http/upstream_endpoint.h"
 
 namespace dpa {
 
@@ -24,6 +25,8 @@ class ExchangeRelay {
 
   // Keeps the table that match() points into until the access record is written.
   virtual void HoldRoutes(RoutesPin pin) = 0;
+  // Keeps the endpoint that record().upstream names until the access record is written.
+  virtual void HoldUpstream(EndpointPin pin) = 0;
   // The client's IP address without port; empty for a unix socket.
   virtual std::string_view client_host() const = 0;
 

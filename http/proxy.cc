@@ -61,6 +61,29 @@ Reason ReasonOfFailure(const Exchange& exchange, const UpstreamConnection& upstr
   return reason == Reason::kDelegateReset && silent ? Reason::kDelegateClosedIdle : reason;
 }
 
+// What an attempt on `upstream` says about its endpoint.
+UpstreamOutcome OutcomeOf(const Exchange& exchange, const UpstreamConnection& upstream, const Result<void>& forwarded) {
+  if (forwarded) return UpstreamOutcome::kAnswered;
+  const bool theirs = forwarded.error().source == ErrorSource::kUpstream;
+  switch (forwarded.error().code) {
+    case ErrorCode::kTimeout:
+      if (theirs) return UpstreamOutcome::kTimeout;
+      break;
+    case ErrorCode::kTooLarge:
+    case ErrorCode::kMalformed:
+    case ErrorCode::kUnsupported:
+      if (theirs) return UpstreamOutcome::kMalformed;
+      break;
+    case ErrorCode::kClosed:
+    case ErrorCode::kReset:
+      if (!theirs || (upstream.reused() && !upstream.answered())) break;
+      return exchange.response_started() ? UpstreamOutcome::kTruncated : UpstreamOutcome::kReset;
+    default:
+      break;
+  }
+  return exchange.response_started() ? UpstreamOutcome::kAnswered : UpstreamOutcome::kNothing;
+}
+
 // What the whole-request timeout ends: whatever the exchange waits for, towards the upstream or towards the client.
 class RequestEnd final : public Cancellable {
  public:
@@ -79,12 +102,39 @@ class RequestEnd final : public Cancellable {
 }  // namespace
 
 ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
+                           const SnapshotPublisher<UpstreamDirectory>& directory,
+                           const std::vector<std::string>& delegates, PluginHost* plugins, LocalPaths* local,
+                           const ProxyOptions& options, HttpMetrics& metrics)
+    : worker_(worker),
+      routes_(routes),
+      directory_(&directory),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      groups_(std::make_shared<const Groups>()) {
+  if (!delegates.empty()) {
+    delegates_ = std::make_unique<UpstreamGroup>(worker, directory, delegates, options_.upstream, options_.group, metrics);
+  }
+  PublishGroups();
+  worker_.AddTurnObserver(*this);
+}
+
+ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
                            const std::vector<UpstreamUrl>& delegates, PluginHost* plugins, LocalPaths* local,
                            const ProxyOptions& options, HttpMetrics& metrics)
-    : worker_(worker), routes_(routes), plugins_(plugins), local_(local), options_(options), metrics_(metrics) {
+    : worker_(worker),
+      routes_(routes),
+      directory_(nullptr),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      groups_(std::make_shared<const Groups>()) {
   if (!delegates.empty()) {
-    delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, metrics);
+    delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, options_.group, metrics);
   }
+  PublishGroups();
   worker_.AddTurnObserver(*this);
 }
 
@@ -133,9 +183,10 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   auto freshness = idempotent ? UpstreamPool::Freshness::kAny : UpstreamPool::Freshness::kRecent;
   upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
+  EndpointPin failed;
   for (bool first_attempt = true;; first_attempt = false) {
     exchange.CancelWhenClientGone(&waiting);
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting);
+    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting, failed.get());
     exchange.CancelWhenClientGone(nullptr);
     if (!choice) {
       const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());
@@ -144,6 +195,7 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     UpstreamConnection& upstream = choice->lease.connection();
     record.upstream_ready_ns = worker_.now_ns();
     record.upstream = choice->endpoint->pool.name();
+    exchange.relay()->HoldUpstream(choice->endpoint.Share());
     record.upstream_reused = upstream.reused();
     if (first_attempt) {
       const Result<void> invited = co_await exchange.relay()->SendContinue();
@@ -153,6 +205,7 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     waiting.Guard(&upstream.socket());
     const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
     waiting.Guard(nullptr);
+    upstreams.Report(*choice->endpoint, OutcomeOf(exchange, upstream, forwarded));
     if (forwarded) co_return;
     const FailedAttempt attempt{.error = forwarded.error(),
                                 .idempotent = idempotent,
@@ -168,6 +221,8 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     }
     ++record.retries_count;
     freshness = UpstreamPool::Freshness::kNew;
+    // Its idle connection was closed, which says nothing about it; only a fresh one that failed does.
+    if (!attempt.reused) failed = choice->endpoint.Share();
   }
 }
 
@@ -189,13 +244,39 @@ ProxyHandler::Backend& ProxyHandler::FindBackend(const std::string& url) {
   const auto found = backends_.find(url);
   if (found != backends_.end()) return found->second;
   Backend& backend = backends_[url];
-  std::expected<UpstreamUrl, std::string> parsed = ParseUpstreamUrl(url, Names::kLiteral);
-  if (parsed) {
-    backend.group = std::make_unique<UpstreamGroup>(worker_, std::vector{*parsed}, options_.upstream, metrics_);
+  std::expected<std::unique_ptr<UpstreamGroup>, std::string> made = MakeBackend(url);
+  if (made) {
+    backend.group = std::move(*made);
+    PublishGroups();
   } else {
-    backend.error = parsed.error();
+    backend.error = made.error();
   }
   return backend;
+}
+
+std::expected<std::unique_ptr<UpstreamGroup>, std::string> ProxyHandler::MakeBackend(const std::string& url) {
+  const std::expected<UpstreamName, std::string> name = ParseUpstreamName(url);
+  if (!name) return std::unexpected(name.error());
+  if (!name->literal && directory_ != nullptr) {
+    return std::make_unique<UpstreamGroup>(worker_, *directory_, std::vector{url}, options_.upstream, options_.group,
+                                           metrics_);
+  }
+  const std::expected<UpstreamUrl, std::string> address = ParseUpstreamUrl(url, Names::kLiteral);
+  if (!address) return std::unexpected(address.error());
+  return std::make_unique<UpstreamGroup>(worker_, std::vector{*address}, options_.upstream, options_.group, metrics_);
+}
+
+void ProxyHandler::PublishGroups() {
+  auto groups = std::make_shared<Groups>();
+  if (delegates_) groups->push_back(delegates_.get());
+  for (const auto& [url, backend] : backends_) {
+    if (backend.group) groups->push_back(backend.group.get());
+  }
+  groups_.Publish(std::move(groups));
+}
+
+void ProxyHandler::Collect(MetricsPage& page) const {
+  for (const UpstreamGroup* group : *groups_.Current()) group->Collect(page);
 }
 
 Task<void> ProxyHandler::Drain() {

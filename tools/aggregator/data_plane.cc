@@ -35,6 +35,17 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   made.upstream.connection.header_timeout_ms = Milliseconds(options.delegate_header_timeout);
   made.upstream.connection.body_timeout_ms = Milliseconds(options.delegate_body_timeout);
   made.upstream.connection.send_timeout_ms = Milliseconds(options.delegate_send_timeout);
+  BalanceOptions& balance = made.group.balance;
+  balance.eject_after = options.delegate_eject_after;
+  balance.eject_ms = Milliseconds(options.delegate_eject_time);
+  balance.eject_ms_max = Milliseconds(options.delegate_eject_time_max);
+  balance.eject_percent_max = options.delegate_eject_max_percent;
+  balance.slow_start_ms = Milliseconds(options.delegate_slow_start);
+  balance.fall = options.delegate_health_fall;
+  balance.rise = options.delegate_health_rise;
+  made.group.check.path = options.delegate_health_path;
+  made.group.check.interval_ms = Milliseconds(options.delegate_health_interval);
+  made.group.check.timeout_ms = Milliseconds(options.delegate_health_timeout);
   return made;
 }
 
@@ -55,8 +66,8 @@ DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
     : access_log_(shared.access_log == nullptr ? nullptr
                                                : std::make_unique<WorkerAccessLog>(worker, *shared.access_log)),
       plugins_(worker, shared.control.plugins(), shared.control.contexts(), MakePluginOptions(shared.options)),
-      proxy_(worker, shared.control.routes(), shared.delegates, &plugins_, &shared.local,
-             MakeProxyOptions(shared.options), metrics_),
+      proxy_(worker, shared.control.routes(), shared.control.upstreams(), shared.options.delegates, &plugins_,
+             &shared.local, MakeProxyOptions(shared.options), metrics_),
       server_(worker, proxy_,
               MakeServerOptions(
                   shared.options,
@@ -74,6 +85,7 @@ Task<void> DataPlane::Drain(uint64_t timeout_ms, std::function<void()> done) {
 
 void DataPlane::Collect(MetricsPage& page) const {
   metrics_.Collect(page);
+  proxy_.Collect(page);
   plugins_.metrics().Collect(page);
 }
 

@@ -300,6 +300,42 @@ void AddDelegate(std::vector<Spec>& specs) {
                             "requests that may wait so; above it 503 at once", "a number from 0 to 1000000"));
 }
 
+// Which of several delegates gets a request.
+void AddDelegateHealth(std::vector<Spec>& specs) {
+  constexpr std::string_view kGroup = "The delegate's health";
+  specs.push_back(DurationSpec("delegate-resolve-interval", kGroup, &Options::delegate_resolve_interval,
+                               "how often names of delegates and backends are resolved again; 0: once", Duration(0)));
+  specs.push_back(CountSpec("delegate-eject-after", kGroup, &Options::delegate_eject_after, 0, 1'000'000,
+                            "failures in a row after which an address gets no requests for a while; 0: never",
+                            "a number from 0 to 1000000"));
+  specs.push_back(DurationSpec("delegate-eject-time", kGroup, &Options::delegate_eject_time,
+                               "how long, times the ejections in a row"));
+  specs.push_back(DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max,
+                               "and how long at the most"));
+  specs.push_back(CountSpec("delegate-eject-max-percent", kGroup, &Options::delegate_eject_max_percent, 0, 100,
+                            "addresses that may be ejected at once; one always may if there are two; 0: none",
+                            "a number from 0 to 100"));
+  specs.push_back(DurationSpec("delegate-slow-start", kGroup, &Options::delegate_slow_start,
+                               "how long the share of a new or returning address grows to its full size; 0: at once",
+                               Duration(0)));
+  specs.push_back({"delegate-health-path", kGroup, "PATH", "",
+                   "asked of each address again and again, 200 to 399 is healthy; none: nothing is asked",
+                   "a path such as /readyz", false,
+                   [](std::string_view text, Options& options) {
+                     options.delegate_health_path = text;
+                     return text.empty() || IsRequestPath(text);
+                   },
+                   nullptr});
+  specs.push_back(DurationSpec("delegate-health-interval", kGroup, &Options::delegate_health_interval,
+                               "between two health checks"));
+  specs.push_back(DurationSpec("delegate-health-timeout", kGroup, &Options::delegate_health_timeout,
+                               "for connecting and answering one"));
+  specs.push_back(CountSpec("delegate-health-fall", kGroup, &Options::delegate_health_fall, 1, 1000,
+                            "failed ones in a row after which an address gets no requests", "a number from 1 to 1000"));
+  specs.push_back(CountSpec("delegate-health-rise", kGroup, &Options::delegate_health_rise, 1, 1000,
+                            "passed ones in a row after which it gets them again", "a number from 1 to 1000"));
+}
+
 void AddPlugins(std::vector<Spec>& specs) {
   constexpr std::string_view kGroup = "Plugins";
   specs.push_back(DurationSpec("plugin-start-timeout", kGroup, &Options::plugin_start_timeout,
@@ -347,6 +383,7 @@ std::vector<Spec> AllSpecs() {
   AddThreadsAndLogs(specs);
   AddClients(specs);
   AddDelegate(specs);
+  AddDelegateHealth(specs);
   AddPlugins(specs);
   AddTheRest(specs);
   return specs;

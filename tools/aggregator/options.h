@@ -88,6 +88,23 @@ struct Options {
   uint32_t delegate_retry_budget_percent = 20;
   // So that a quiet worker can repeat its only request.
   uint32_t delegate_retry_min_per_second = 10;
+  // What cloud resolvers give as time to live, which the system's resolver does not tell.
+  Duration delegate_resolve_interval{30'000};
+  // One failure may be chance; more than a handful in a row are seen by clients. 0: never.
+  uint32_t delegate_eject_after = 5;
+  // About the time that a server needs to start again; then longer with each time in a row.
+  Duration delegate_eject_time{10'000};
+  Duration delegate_eject_time_max{300'000};
+  // A fault that all share is not mended by sending everything to the last one.
+  uint32_t delegate_eject_max_percent = 50;
+  // Caches are cold and connections few after a start.
+  Duration delegate_slow_start{10'000};
+  std::string delegate_health_path;  // Empty: nothing is asked.
+  Duration delegate_health_interval{5'000};
+  Duration delegate_health_timeout{1'000};
+  // One lost packet is no outage, and one good answer no recovery.
+  uint32_t delegate_health_fall = 3;
+  uint32_t delegate_health_rise = 2;
   // As many as may be busy: an idle connection costs one descriptor and no buffer, and fewer would make a burst's
   // connections close at its end only to be opened again by the next (128 idle under 256 clients closed 200 a second).
   uint32_t pool_idle_per_worker = 1024;
