@@ -82,8 +82,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
     Result<void> await_resume() { return socket.TakeSent(); }
   };
   // Sends all `pieces`, in order, at the end of this turn. The array and the bytes belong to the operation until it is
-  // done; the array is used up. Errors: kReset (the peer has gone), the reason of Cancel; if `check` forbade it: kClosed
-  // or what broke the connection, or kMalformed (bytes out of turn).
+  // done; the array is used up. Errors: kReset (the peer has gone), the reason of Cancel; if `check` forbade it:
+  // kClosed or what broke the connection, or kMalformed (bytes out of turn).
   [[nodiscard]] SendAwaiter Send(std::span<iovec> pieces, SendCheck check = SendCheck::kNone) {
     return SendAwaiter{*this, pieces, check};
   }

@@ -108,8 +108,8 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   counter("dpa_upstream_reuses_total", "Requests sent on a connection that had served another before.",
           upstream_reuses);
   for (size_t i = 0; i < kRetryLabels.size(); ++i) {
-    page.AddCounter("dpa_upstream_retries_total", "Requests sent a second time, by cause.", {{"cause", kRetryLabels[i]}},
-                    static_cast<double>(upstream_retries[i].value()));
+    page.AddCounter("dpa_upstream_retries_total", "Requests sent a second time, by cause.",
+                    {{"cause", kRetryLabels[i]}}, static_cast<double>(upstream_retries[i].value()));
   }
   counter("dpa_upstream_retries_denied_total", "Requests not sent a second time because the retry budget was used up.",
           upstream_retries_denied);

@@ -29,8 +29,8 @@ namespace dpa {
 
 struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
-  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none, since
-  // watches and log streams live as long as somebody looks.
+  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none,
+  // since watches and log streams live as long as somebody looks.
   uint64_t request_timeout_ms = 0;
   ForwardOptions forward;
   UpstreamPoolOptions upstream;

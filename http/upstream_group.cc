@@ -66,7 +66,8 @@ Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshne
     if (lease) co_return Choice{endpoint, std::move(*lease)};
     if (cancel.cancelled()) co_return std::unexpected(lease.error());
     const ErrorCode code = lease.error().code;
-    if (code != ErrorCode::kShed && code != ErrorCode::kQueueTimeout) endpoint->avoid_until_ms = worker_.now_ms() + kAvoidMs;
+    const bool full = code == ErrorCode::kShed || code == ErrorCode::kQueueTimeout;
+    if (!full) endpoint->avoid_until_ms = worker_.now_ms() + kAvoidMs;
     if (count == endpoints_.size() || code == ErrorCode::kCancelled) co_return std::unexpected(lease.error());
     for (size_t i = 0; i < endpoints_.size(); ++i) {
       if (endpoints_[i].get() == endpoint) tried |= uint64_t{1} << i;

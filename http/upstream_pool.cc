@@ -178,7 +178,7 @@ UpstreamConnection* UpstreamPool::TakeIdle(Freshness freshness) {
       CloseIdle(connection, *cause);
       continue;
     }
-    const bool recent = Later(connection.idle_since_ms_, options_.recent_idle_max_ms) >= now_ms;
+    const bool recent = now_ms - connection.idle_since_ms_ < options_.recent_idle_max_ms;
     if (freshness == Freshness::kRecent && !recent) return nullptr;
     Unlink(connection);
     return &connection;

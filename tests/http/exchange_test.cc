@@ -334,7 +334,7 @@ TEST(Exchange, RepeatsAnIdempotentRequestWhoseConnectionDied) {
   second.Close();
   const std::string answer = client.Message();
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 502 Bad Gateway\r\n"));
-  EXPECT_THAT(answer, HasSubstr("delegate_reset"));
+  EXPECT_THAT(answer, HasSubstr("delegate_closed_idle"));
   EXPECT_THAT(answer, Not(HasSubstr("Retry-After")));
 }
 

@@ -438,7 +438,7 @@ std::string HelpText(const std::vector<Spec>& specs) {
   std::string_view group;
   const auto line = [&text](std::string flag, std::string_view value, std::string_view help) {
     if (!value.empty()) flag += fmt::format(" {}", value);
-    text += fmt::format("  {:<38} {}\n", flag, help);
+    text += fmt::format("  {:<42} {}\n", flag, help);
   };
   for (const Spec& spec : specs) {
     if (spec.group != group) text += fmt::format("\n{}:\n", group = spec.group);
