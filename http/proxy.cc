@@ -57,7 +57,13 @@ bool MayRetry(const Exchange& exchange, const UpstreamConnection& upstream, Erro
 ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
                            const std::vector<UpstreamUrl>& delegates, PluginHost* plugins, LocalPaths* local,
                            const ProxyOptions& options, HttpMetrics& metrics)
-    : worker_(worker), routes_(routes), plugins_(plugins), local_(local), options_(options), metrics_(metrics) {
+    : worker_(worker),
+      routes_(routes),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      forwarder_(options.forward, metrics) {
   if (!delegates.empty()) {
     delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, metrics);
   }
@@ -100,7 +106,14 @@ Task<void> ProxyHandler::ServeBackend(Exchange& exchange, const RouteTarget& tar
 // One request to one of `upstreams`, sent a second time at the most.
 Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) {
   AccessRecord& record = exchange.record();
-  auto freshness = UpstreamPool::Freshness::kAny;
+  // An upgraded connection serves nothing else afterwards: a new one is lost as little as an idle one, and cannot be
+  // closed by its peer at the very moment that a POST (kubectl exec) goes out on it.
+  const bool upgrade = !exchange.request().upgrade.empty();
+  if (upgrade && forwarder_.tunnels_full()) {
+    constexpr std::string_view kFull = "too many upgraded connections are open";
+    co_return static_cast<void>(co_await exchange.RespondError(Reason::kTunnelLimit, kFull));
+  }
+  auto freshness = upgrade ? UpstreamPool::Freshness::kNew : UpstreamPool::Freshness::kAny;
   BodyPieces first;
   for (bool first_attempt = true;; first_attempt = false) {
     Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness);
@@ -109,12 +122,8 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     record.upstream_ready_ns = worker_.now_ns();
     record.upstream = choice->endpoint->pool.name();
     record.upstream_reused = upstream.reused();
-    if (first_attempt) {
-      const Result<void> invited = co_await exchange.relay()->SendContinue();
-      if (!invited) co_return co_await Fail(exchange, invited.error());
-      first = exchange.relay()->TakePieces();
-    }
-    const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
+    if (first_attempt) first = exchange.relay()->TakePieces();
+    const Result<void> forwarded = co_await forwarder_.Forward(exchange, *choice, first);
     if (forwarded) co_return;
     if (!first_attempt || !MayRetry(exchange, upstream, forwarded.error())) {
       co_return co_await Fail(exchange, forwarded.error());
