@@ -67,7 +67,7 @@ class RequestEnd final : public Cancellable {
   RequestEnd(Exchange& exchange, Cancellation& waiting) : exchange_(exchange), waiting_(waiting) {}
   void Cancel(Error reason) override {
     if (exchange_.record().status == 101) return;  // A tunnel has limits of its own.
-    if (exchange_.response_started()) exchange_.relay()->Abort(reason);
+    if (exchange_.response_started()) exchange_.relay()->CancelClient(reason, /*reset=*/true);
     waiting_.Cancel(reason);
   }
 
@@ -81,7 +81,13 @@ class RequestEnd final : public Cancellable {
 ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
                            const std::vector<UpstreamUrl>& delegates, PluginHost* plugins, LocalPaths* local,
                            const ProxyOptions& options, HttpMetrics& metrics)
-    : worker_(worker), routes_(routes), plugins_(plugins), local_(local), options_(options), metrics_(metrics) {
+    : worker_(worker),
+      routes_(routes),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      forwarder_(options.forward, metrics) {
   if (!delegates.empty()) {
     delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, metrics);
   }
@@ -130,7 +136,16 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   Deadline deadline(worker_.timers(), end, kTimeout);
   deadline.ArmAfter(options_.request_timeout_ms);
   const bool idempotent = IsIdempotent(exchange.request().method);
-  auto freshness = idempotent ? UpstreamPool::Freshness::kAny : UpstreamPool::Freshness::kRecent;
+  // An upgraded connection serves nothing else afterwards: a new one is lost as little as an idle one, and cannot be
+  // closed by its peer at the very moment that a POST (kubectl exec) goes out on it.
+  const bool upgrade = !exchange.request().upgrade.empty();
+  if (upgrade && forwarder_.tunnels_full()) {
+    constexpr std::string_view kFull = "too many upgraded connections are open";
+    co_return static_cast<void>(co_await exchange.RespondError(Reason::kTunnelLimit, kFull));
+  }
+  auto freshness = upgrade      ? UpstreamPool::Freshness::kNew
+                   : idempotent ? UpstreamPool::Freshness::kAny
+                                : UpstreamPool::Freshness::kRecent;
   upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
   for (bool first_attempt = true;; first_attempt = false) {
@@ -145,13 +160,9 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     record.upstream_ready_ns = worker_.now_ns();
     record.upstream = choice->endpoint->pool.name();
     record.upstream_reused = upstream.reused();
-    if (first_attempt) {
-      const Result<void> invited = co_await exchange.relay()->SendContinue();
-      if (!invited) co_return co_await Fail(exchange, ReasonFromError(invited.error()));
-      first = exchange.relay()->TakePieces();
-    }
+    if (first_attempt) first = exchange.relay()->TakePieces();
     waiting.Guard(&upstream.socket());
-    const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
+    const Result<void> forwarded = co_await forwarder_.Forward(exchange, *choice, first);
     waiting.Guard(nullptr);
     if (forwarded) co_return;
     const FailedAttempt attempt{.error = forwarded.error(),

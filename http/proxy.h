@@ -71,6 +71,7 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   LocalPaths* const local_;
   const ProxyOptions options_;
   HttpMetrics& metrics_;
+  Forwarder forwarder_;
   std::unique_ptr<UpstreamGroup> delegates_;
   std::map<std::string, Backend, std::less<>> backends_;  // By URL.
 };

@@ -13,7 +13,7 @@ import unittest
 
 import harness
 
-REQUESTS = int(os.environ.pop("DPA_E2E_IDLE_REQUESTS", "8000"))
+REQUESTS = int(os.environ.pop("DPA_E2E_IDLE_REQUESTS", "6000"))
 PEER = os.path.join(harness.BUILD, "bin", "idle_close")
 
 
