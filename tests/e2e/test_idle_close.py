@@ -2,7 +2,7 @@
 
 Goal: a GET never fails for it, and a POST is never executed twice. Method: tools/idle_close is both sides of the binary
 at once, 500 clients in bursts and a delegate that closes a connection after 200 ms, give or take 10, which is when the
-next burst comes; one request in fifty on a reused connection is executed and its connection closed unanswered.
+next burst comes; one request in twenty on a reused connection is executed and its connection closed unanswered.
 DPA_E2E_IDLE_REQUESTS: how many of each method.
 """
 
@@ -18,7 +18,7 @@ PEER = os.path.join(harness.BUILD, "bin", "idle_close")
 
 
 class IdleCloseTest(harness.TestCase):
-    def race(self, method, *flags, die_per_mille=20):
+    def race(self, method, *flags, die_per_mille=50):
         """(what the peer counted, the aggregator's counters) of REQUESTS requests."""
         port = harness.free_port()
         with harness.Aggregator(
