@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -232,6 +233,11 @@ int UringRing::PeekNow(int fd) {
 void UringRing::Reset(int fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC};
   connect(fd, &nowhere, sizeof nowhere);
+}
+
+bool UringRing::HungUp(int fd) {
+  pollfd polled{fd, 0, 0};  // POLLHUP and POLLERR come unasked.
+  return poll(&polled, 1, 0) == 1;
 }
 
 void UringRing::Shutdown(int fd, int how) { shutdown(fd, how); }

@@ -45,6 +45,7 @@ class UringRing final : public Ring {
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
   int PeekNow(int fd) override;
   void Shutdown(int fd, int how) override;
+  bool HungUp(int fd) override;
   void Reset(int fd) override;
   void Close(int fd) override;
 

@@ -79,6 +79,11 @@ struct HttpMetrics {
   Counter connections_shed;
   Counter received_bytes;
   Counter sent_bytes;
+  Counter sends;
+  Gauge tunnels;
+  Counter tunnels_started;
+  Counter tunnel_bytes_up;    // From clients.
+  Counter tunnel_bytes_down;  // To them.
 
   Gauge upstream_idle;
   Gauge upstream_leased;

@@ -90,7 +90,7 @@ class RequestEnd final : public Cancellable {
   RequestEnd(Exchange& exchange, Cancellation& waiting) : exchange_(exchange), waiting_(waiting) {}
   void Cancel(Error reason) override {
     if (exchange_.record().status == 101) return;  // A tunnel has limits of its own.
-    if (exchange_.response_started()) exchange_.relay()->Abort(reason);
+    if (exchange_.response_started()) exchange_.relay()->CancelClient(reason, /*reset=*/true);
     waiting_.Cancel(reason);
   }
 
@@ -112,6 +112,7 @@ ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& 
       local_(local),
       options_(options),
       metrics_(metrics),
+      forwarder_(options.forward, metrics),
       groups_(std::make_shared<const Groups>()) {
   if (!delegates.empty()) {
     delegates_ = std::make_unique<UpstreamGroup>(worker, directory, delegates, options_.upstream, options_.group, metrics);
@@ -130,6 +131,7 @@ ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& 
       local_(local),
       options_(options),
       metrics_(metrics),
+      forwarder_(options.forward, metrics),
       groups_(std::make_shared<const Groups>()) {
   if (!delegates.empty()) {
     delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, options_.group, metrics);
@@ -180,7 +182,16 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   Deadline deadline(worker_.timers(), end, kTimeout);
   deadline.ArmAfter(options_.request_timeout_ms);
   const bool idempotent = IsIdempotent(exchange.request().method);
-  auto freshness = idempotent ? UpstreamPool::Freshness::kAny : UpstreamPool::Freshness::kRecent;
+  // An upgraded connection serves nothing else afterwards: a new one is lost as little as an idle one, and cannot be
+  // closed by its peer at the very moment that a POST (kubectl exec) goes out on it.
+  const bool upgrade = !exchange.request().upgrade.empty();
+  if (upgrade && forwarder_.tunnels_full()) {
+    constexpr std::string_view kFull = "too many upgraded connections are open";
+    co_return static_cast<void>(co_await exchange.RespondError(Reason::kTunnelLimit, kFull));
+  }
+  auto freshness = upgrade      ? UpstreamPool::Freshness::kNew
+                   : idempotent ? UpstreamPool::Freshness::kAny
+                                : UpstreamPool::Freshness::kRecent;
   upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
   EndpointPin failed;
@@ -197,13 +208,9 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     record.upstream = choice->endpoint->pool.name();
     exchange.relay()->HoldUpstream(choice->endpoint.Share());
     record.upstream_reused = upstream.reused();
-    if (first_attempt) {
-      const Result<void> invited = co_await exchange.relay()->SendContinue();
-      if (!invited) co_return co_await Fail(exchange, ReasonFromError(invited.error()));
-      first = exchange.relay()->TakePieces();
-    }
+    if (first_attempt) first = exchange.relay()->TakePieces();
     waiting.Guard(&upstream.socket());
-    const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
+    const Result<void> forwarded = co_await forwarder_.Forward(exchange, *choice, first);
     waiting.Guard(nullptr);
     upstreams.Report(*choice->endpoint, OutcomeOf(exchange, upstream, forwarded));
     if (forwarded) co_return;

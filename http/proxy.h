@@ -30,8 +30,8 @@ namespace dpa {
 
 struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
-  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none, since
-  // watches and log streams live as long as somebody looks.
+  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none,
+  // since watches and log streams live as long as somebody looks.
   uint64_t request_timeout_ms = 0;
   ForwardOptions forward;
   UpstreamGroupOptions group;
@@ -84,6 +84,7 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   LocalPaths* const local_;
   const ProxyOptions options_;
   HttpMetrics& metrics_;
+  Forwarder forwarder_;
   std::unique_ptr<UpstreamGroup> delegates_;
   std::map<std::string, Backend, std::less<>> backends_;  // By URL.
   SnapshotPublisher<Groups> groups_;                      // All of them, for the scrape.

@@ -31,6 +31,8 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kClientWriteTimeout, {"client_write_timeout", 499, "", false}},
     {Reason::kConnectionLimit, {"connection_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kShuttingDown, {"shutting_down", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kTunnelLimit, {"tunnel_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kTunnelIdleTimeout, {"tunnel_idle_timeout", 504, "Timeout", false}},
     {Reason::kNotFound, {"not_found", 404, "NotFound", false}},
     {Reason::kInternal, {"internal", 500, "InternalError", false}},
     {Reason::kDelegateRefused, {"delegate_refused", 502, "ServiceUnavailable", kRetryLater}},

@@ -30,10 +30,12 @@ enum class Reason : uint8_t {
   kClientClosed,        // 499, log only: the client left before the answer was complete.
   kClientWriteTimeout,  // Log only: the client stopped reading the answer.
   // Ourselves.
-  kConnectionLimit,  // 503
-  kShuttingDown,     // 503
-  kNotFound,         // 404: no route and no delegate; or no such local path.
-  kInternal,         // 500
+  kConnectionLimit,    // 503
+  kShuttingDown,       // 503; of a tunnel, log only: ended at the drain deadline.
+  kTunnelLimit,        // 503: --tunnels-per-worker reached.
+  kTunnelIdleTimeout,  // Log only: --tunnel-idle-timeout without a byte either way.
+  kNotFound,           // 404: no route and no delegate; or no such local path.
+  kInternal,           // 500
   // The delegate, or an HTTP backend.
   kDelegateRefused,         // 502: nobody listens.
   kDelegateUnreachable,     // 502

@@ -112,12 +112,15 @@ Task<Result<void>> UpstreamConnection::SendHead(const RequestHead& head, const R
 Task<Result<void>> UpstreamConnection::SendBody(const BodyPieces& pieces) {
   out_.Clear();
   out_.AddBody(pieces, chunked_, trailers_out_);
-  if (out_.empty()) co_return Result<void>();
-  co_return co_await Send(SendCheck::kNone);
+  const bool ends_stream = tunnel_ && pieces.last;
+  Result<void> sent;
+  if (!out_.empty()) sent = co_await Send(SendCheck::kNone);
+  if (sent && ends_stream) socket_.ShutdownSend();
+  co_return sent;
 }
 
 Task<Result<void>> UpstreamConnection::Send(SendCheck check) {
-  send_deadline_.ArmAfter(options_.send_timeout_ms);
+  send_deadline_.ArmAfter(tunnel_ ? 0 : options_.send_timeout_ms);
   const std::span<iovec> pieces = out_.pieces();
   const Result<void> sent = co_await socket_.Send(pieces, check);
   send_deadline_.Disarm();
@@ -133,6 +136,8 @@ void UpstreamConnection::ExpectResponse() {
 
 Task<Result<void>> UpstreamConnection::ReadHead() {
   const Result<void> head = co_await reader_.ReadHead(ErrorSource::kUpstream);
+  const bool interrupted = !head && head.error().code == ErrorCode::kCancelled && !socket_.cancelled();
+  if (interrupted) co_return head;
   if (!head || !reader_.response().interim()) {
     head_read_ = true;
     receive_deadline_.Disarm();
@@ -143,10 +148,17 @@ Task<Result<void>> UpstreamConnection::ReadHead() {
 void UpstreamConnection::StartBody() { reader_.StartBody(response().framing, response().content_length); }
 
 Task<Result<BodyPieces>> UpstreamConnection::ReadPieces() {
-  receive_deadline_.ArmAfter(options_.body_timeout_ms);
+  receive_deadline_.ArmAfter(tunnel_ ? 0 : options_.body_timeout_ms);
   const Result<BodyPieces> pieces = co_await reader_.ReadPieces(ErrorSource::kUpstream);
   receive_deadline_.Disarm();
   co_return pieces;
+}
+
+void UpstreamConnection::StartTunnel() {
+  tunnel_ = true;
+  chunked_ = false;
+  reader_.NextMessage();
+  reader_.StartBody(BodyFraming::kUntilClose, 0);
 }
 
 bool UpstreamConnection::response_ended() const {

@@ -51,7 +51,7 @@ class UpstreamConnection final : private SocketObserver {
   void ExpectResponse();
 
   // The next response head, an interim one included. Errors (source upstream): kClosed, kReset, kTimeout, kMalformed;
-  // or the reason of Cancel.
+  // or the reason of Cancel. One that was interrupted (Socket::InterruptReceive, with kCancelled) can be called again.
   Task<Result<void>> ReadHead();
   const ResponseHead& response() const { return reader_.response(); }
   size_t response_head_bytes() const { return reader_.head_bytes(); }
@@ -61,6 +61,9 @@ class UpstreamConnection final : private SocketObserver {
   BodyPieces TakePieces() { return reader_.TakePieces(); }
   // Errors: as ReadHead.
   Task<Result<BodyPieces>> ReadPieces();
+  // After a 101, whose head dies: from now on pieces are bytes of another protocol, both ways, unframed and without
+  // deadlines; `last` is an end of stream.
+  void StartTunnel();
   // The response ended exactly where its framing says, and the peer keeps the connection.
   bool response_ended() const;
 
@@ -97,6 +100,7 @@ class UpstreamConnection final : private SocketObserver {
   bool head_sent_ = false;
   bool head_read_ = false;
   bool broken_ = false;  // A send has failed.
+  bool tunnel_ = false;
   uint32_t exchanges_count_ = 0;
   uint64_t received_before_ = 0;
   // How long the peer keeps it when idle, less a margin; what it last said in Keep-Alive.

@@ -161,10 +161,10 @@ Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshne
     if (lease) co_return Choice{std::move(endpoint), std::move(*lease)};
     error = lease.error();
     if (cancel.cancelled() || draining_) break;
-    // Cancelled by a pool that retires, or no room: that says nothing about the endpoint, and others may do.
-    const bool not_tried = error.code == ErrorCode::kShed || error.code == ErrorCode::kQueueTimeout ||
-                           error.code == ErrorCode::kCancelled;
-    if (!not_tried) Report(*endpoint, UpstreamOutcome::kConnectFailed);
+    // No room, a pool that retires, no descriptor left: that says nothing about the endpoint, and others may do.
+    const bool failed = error.code == ErrorCode::kRefused || error.code == ErrorCode::kUnreachable ||
+                        error.code == ErrorCode::kTimeout || error.code == ErrorCode::kReset;
+    if (failed) Report(*endpoint, UpstreamOutcome::kConnectFailed);
     tried.Add(endpoint.get());
   }
   co_return std::unexpected(error);

@@ -178,7 +178,7 @@ UpstreamConnection* UpstreamPool::TakeIdle(Freshness freshness) {
       CloseIdle(connection, *cause);
       continue;
     }
-    const bool recent = Later(connection.idle_since_ms_, options_.recent_idle_max_ms) >= now_ms;
+    const bool recent = now_ms - connection.idle_since_ms_ < options_.recent_idle_max_ms;
     if (freshness == Freshness::kRecent && !recent) return nullptr;
     Unlink(connection);
     return &connection;
@@ -213,6 +213,8 @@ void UpstreamPool::Return(UpstreamConnection& connection, bool reusable) {
 
 std::optional<UpstreamClose> UpstreamPool::WhyNotKept(const UpstreamConnection& connection, bool reusable) const {
   if (draining_) return UpstreamClose::kDrain;
+  // One that was found ended, or out of turn, before a byte of the request had left, was no better than idle.
+  if (!reusable && !connection.head_sent()) return WhyNotIdle(connection).value_or(UpstreamClose::kNotReusable);
   if (!reusable) return UpstreamClose::kNotReusable;
   const bool served_enough = options_.exchanges_max != 0 && connection.exchanges_count_ >= options_.exchanges_max;
   return served_enough ? UpstreamClose::kMaxRequests : WhyNotIdle(connection);

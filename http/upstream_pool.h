@@ -40,8 +40,8 @@ struct UpstreamPoolOptions {
   uint32_t idle_max = 1024;
   uint64_t idle_timeout_ms = 55'000;    // --delegate-idle-timeout. Below the upstream's own keep-alive timeout.
   uint64_t connect_timeout_ms = 1'000;  // --delegate-connect-timeout
-  // --delegate-post-reuse-idle: a request that cannot be repeated gets a connection that has been idle for no longer,
-  // or a new one: many servers close idle connections after two to five seconds, and where even the warmest has been
+  // --delegate-post-reuse-idle: a request that cannot be repeated gets a connection that has been idle for less, or a
+  // new one: many servers close idle connections after two to five seconds, and where even the warmest has been
   // idle for a second, a connect a second is nothing.
   uint64_t recent_idle_max_ms = 1'000;
   // --delegate-connection-max-age, give or take a tenth so that those of one moment do not end in one moment; then load
@@ -77,7 +77,7 @@ class UpstreamPool final : private TimerWheel::Entry {
 
   enum class Freshness : uint8_t {
     kAny,
-    kRecent,  // Idle for recent_idle_max_ms at the most: for a request that cannot be repeated.
+    kRecent,  // Idle for less than recent_idle_max_ms: for a request that cannot be repeated.
     kNew,     // Connects: for a second attempt.
   };
 

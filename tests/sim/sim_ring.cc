@@ -320,6 +320,11 @@ void SimRing::Close(int fd) {
   descriptors_.erase(fd);
 }
 
+bool SimRing::HungUp(int fd) {
+  const Descriptor& at = At(fd, "HungUp");
+  return at.broken || (at.is_unix && at.peer < 0);
+}
+
 void SimRing::Reset(int fd) { Break(At(fd, "Reset"), ECONNRESET); }
 
 void SimRing::Break(Descriptor& at, int os_errno) {

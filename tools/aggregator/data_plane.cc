@@ -21,6 +21,9 @@ ProxyOptions MakeProxyOptions(const Options& options) {
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
   made.forward.trust_forwarded = options.trust_forwarded;
   made.request_timeout_ms = Milliseconds(options.delegate_request_timeout);
+  made.forward.expect_continue_timeout_ms = Milliseconds(options.expect_continue_timeout);
+  made.forward.tunnel_idle_timeout_ms = Milliseconds(options.tunnel_idle_timeout);
+  made.forward.tunnels_max = options.tunnels_per_worker;
   made.upstream.leases_max = options.pool_connections_per_worker;
   made.upstream.waiting_max = options.pool_queue_per_worker;
   made.upstream.waiting_timeout_ms = Milliseconds(options.pool_queue_timeout);
@@ -56,6 +59,7 @@ HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections
   made.downstream.header_timeout_ms = Milliseconds(options.client_header_timeout);
   made.downstream.body_timeout_ms = Milliseconds(options.client_body_timeout);
   made.downstream.send_timeout_ms = Milliseconds(options.client_send_timeout);
+  made.downstream.half_close_timeout_ms = Milliseconds(options.client_half_close_timeout);
   made.downstream.keep_alive_timeout_ms = Milliseconds(options.keepalive_timeout);
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
   made.connections_max = connections_max;

@@ -246,6 +246,10 @@ void AddClients(std::vector<Spec>& specs) {
                                "longest pause within a request body; then 408"));
   specs.push_back(DurationSpec("client-send-timeout", kGroup, &Options::client_send_timeout,
                                "longest time that a client takes nothing of its answer"));
+  specs.push_back(DurationSpec("client-half-close-timeout", kGroup, &Options::client_half_close_timeout,
+                               "how long a client that has ended its sending side is answered while it takes nothing; "
+                               "0: it counts as gone at once",
+                               Duration(0)));
   specs.push_back(DurationSpec("keepalive-timeout", kGroup, &Options::keepalive_timeout,
                                "how long an idle client connection is kept; 0: one request each", Duration(0)));
   specs.push_back(BytesSpec("max-header-bytes", kGroup, &Options::max_header_bytes, 1 << 10, 1 << 20,
@@ -298,6 +302,16 @@ void AddDelegate(std::vector<Spec>& specs) {
                                "how long a request waits for one of them; then 503"));
   specs.push_back(CountSpec("pool-queue-per-worker", kGroup, &Options::pool_queue_per_worker, 0, 1'000'000,
                             "requests that may wait so; above it 503 at once", "a number from 0 to 1000000"));
+  specs.push_back(DurationSpec("expect-continue-timeout", kGroup, &Options::expect_continue_timeout,
+                               "how long the delegate may think about Expect: 100-continue before the client is told "
+                               "to go on all the same; 0: it is told at once",
+                               Duration(0)));
+  specs.push_back(DurationSpec("tunnel-idle-timeout", kGroup, &Options::tunnel_idle_timeout,
+                               "how long an upgraded connection may be silent both ways; 0: for ever", Duration(0)));
+  specs.push_back(CountSpec("tunnels-per-worker", kGroup, &Options::tunnels_per_worker, 0, 100'000,
+                            "upgraded connections that a worker has at once, out of those to the delegate; above it "
+                            "503",
+                            "a number from 0 to 100000"));
 }
 
 // Which of several delegates gets a request.
@@ -475,7 +489,7 @@ std::string HelpText(const std::vector<Spec>& specs) {
   std::string_view group;
   const auto line = [&text](std::string flag, std::string_view value, std::string_view help) {
     if (!value.empty()) flag += fmt::format(" {}", value);
-    text += fmt::format("  {:<38} {}\n", flag, help);
+    text += fmt::format("  {:<42} {}\n", flag, help);
   };
   for (const Spec& spec : specs) {
     if (spec.group != group) text += fmt::format("\n{}:\n", group = spec.group);

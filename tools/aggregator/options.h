@@ -61,6 +61,9 @@ struct Options {
   Duration client_body_timeout{30'000};
   // As long as the body timeout: a client that takes nothing holds as much as one that sends nothing.
   Duration client_send_timeout{30'000};
+  // A client that has ended its sending side may be waiting for its answer or have left. What a dashboard asks for and
+  // then cancels must not be worked on for much longer.
+  Duration client_half_close_timeout{1'000};
   Duration keepalive_timeout{75'000};
   uint64_t max_header_bytes = 64 << 10;
   uint64_t max_connections = 0;  // 0: by the limit on open files.
@@ -114,6 +117,12 @@ struct Options {
   Duration pool_queue_timeout{1'000};
   // As many as are served: then the last in the queue waits for about one answer's time.
   uint32_t pool_queue_per_worker = 1024;
+  // What curl and Go wait for as clients before they send a body unasked.
+  Duration expect_continue_timeout{1'000};
+  // Between the minutes of most proxies, which cut shells and quiet dashboards off, and a kubelet's 4 h.
+  Duration tunnel_idle_timeout{3'600'000};
+  // Half of the pool: tunnels last, and requests must find connections beside them.
+  uint32_t tunnels_per_worker = 512;
 
   // Plugins.
   Duration plugin_start_timeout{60'000};

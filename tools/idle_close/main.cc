@@ -41,10 +41,10 @@ struct Options {
   std::string method = "GET";
   size_t requests = 10'000;
   size_t connections = 500;
-  uint64_t idle_ms = 200;      // After this the delegate closes,
-  uint64_t jitter_ms = 10;     // or this much sooner or later; the clients' pauses vary as much.
-  uint64_t service_ms = 25;    // The delegate's time for an answer.
-  uint64_t die_per_mille = 20;  // Of the requests on reused connections: executed, and closed without an answer.
+  uint64_t idle_ms = 200;       // After this the delegate closes,
+  uint64_t jitter_ms = 10;      // or this much sooner or later; the clients' pauses vary as much.
+  uint64_t service_ms = 25;     // The delegate's time for an answer.
+  uint64_t die_per_mille = 50;  // Of the requests on reused connections: executed, and closed without an answer.
   uint64_t give_up_seconds = 600;
   uint64_t seed = 1;
 };
