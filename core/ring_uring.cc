@@ -228,6 +228,11 @@ void UringRing::Reset(int fd) {
   connect(fd, &nowhere, sizeof nowhere);
 }
 
+int UringRing::AcceptNow(int fd) {
+  const int accepted = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  return accepted < 0 ? -errno : accepted;
+}
+
 void UringRing::Shutdown(int fd, int how) { shutdown(fd, how); }
 
 void UringRing::Close(int fd) { close(fd); }
