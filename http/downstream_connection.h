@@ -63,6 +63,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   // --- ExchangeRelay ---
   void HoldRoutes(RoutesPin pin) override { routes_ = std::move(pin); }
   std::string_view client_host() const override;
+  bool LimitBody(uint64_t bytes_max) override;
   Task<Result<void>> SendContinue() override;
   BodyPieces TakePieces() override;
   Task<Result<BodyPieces>> ReadPieces() override;
@@ -88,6 +89,10 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   void BeginExchange(const RequestHead& head);
   Task<Ending> EndExchange();
   Task<bool> DrainBody();
+  bool Overloaded() const;
+  uint64_t BodyPatienceMs() const;
+  bool BodyOverLimit() const { return reader_body_bytes() > body_bytes_max_; }
+  uint64_t reader_body_bytes() const { return memory_->reader.body().payload_bytes(); }
   void FinishRecord();
   void NoteClientError(Error error);
   void EndByReason(Reason reason);
@@ -132,6 +137,9 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   bool continue_pending_ = false;  // The client waits for `100 Continue`.
   bool client_failed_ = false;     // Reading from or sending to the client has failed; client_error_ says how.
   Error client_error_;
+  uint64_t body_bytes_max_ = UINT64_MAX;
+  uint64_t body_waited_ms_ = 0;  // For the client's bytes.
+  bool body_refused_ = false;    // It is longer than body_bytes_max_: its rest is not read.
   BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
   uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.

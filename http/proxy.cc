@@ -32,6 +32,8 @@ std::string_view MessageOf(Reason reason) {
       return "the next API server's answer breaks HTTP";
     case Reason::kDelegatePoolFull:
       return "too many requests are waiting for the next API server";
+    case Reason::kOutOfDescriptors:
+      return "no file descriptor is left to connect to the next API server";
     default:
       return "the request could not be forwarded";
   }
@@ -137,8 +139,12 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   AccessRecord& record = exchange.record();
   auto freshness = UpstreamPool::Freshness::kAny;
   BodyPieces first;
+  if (!exchange.relay()->LimitBody(options_.request_body_bytes_max)) {
+    constexpr Error kBodyTooLarge{ErrorCode::kTooLarge, ErrorSource::kDownstream};
+    co_return co_await Fail(exchange, kBodyTooLarge);
+  }
   for (bool first_attempt = true;; first_attempt = false) {
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness);
+    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, record.waits);
     if (!choice) co_return co_await Fail(exchange, choice.error());
     UpstreamConnection& upstream = choice->lease.connection();
     record.upstream_ready_ns = worker_.now_ns();

@@ -31,6 +31,7 @@ struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
   bool trust_forwarded = false;    // Peers are proxies of ours: their X-Forwarded-* are believed.
   uint32_t interim_max = 16;       // 1xx answers to one request; beyond it the upstream is taken for broken.
+  uint64_t request_body_bytes_max = 0;  // --max-request-body-bytes; beyond it: 413. 0: no limit.
   UpstreamPoolOptions upstream;
 
   bool implements(ServiceType type) const { return implemented_types >> static_cast<uint32_t>(type) & 1; }

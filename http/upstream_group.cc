@@ -57,11 +57,12 @@ UpstreamGroup::UpstreamGroup(Worker& worker, const std::vector<UpstreamUrl>& url
   for (const UpstreamUrl& url : urls) endpoints_.push_back(std::make_unique<Endpoint>(url, worker, options, metrics));
 }
 
-Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness) {
+Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness,
+                                                              UpstreamWaits& waits) {
   uint64_t tried = 0;
   for (size_t count = 1;; ++count) {
     Endpoint* endpoint = Choose(tried);
-    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness);
+    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness, waits);
     if (lease) co_return Choice{endpoint, std::move(*lease)};
     const ErrorCode code = lease.error().code;
     if (code != ErrorCode::kShed) endpoint->avoid_until_ms = worker_.now_ms() + kAvoidMs;

@@ -54,7 +54,8 @@ class UpstreamGroup {
                 HttpMetrics& metrics);
 
   // Errors: those of UpstreamPool::Acquire, of the endpoint tried last.
-  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness);
+  // What it waited for is added to `waits`.
+  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness, UpstreamWaits& waits);
   Task<void> Drain();
 
   size_t size() const { return endpoints_.size(); }

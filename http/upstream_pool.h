@@ -73,7 +73,8 @@ class UpstreamPool final : private TimerWheel::Entry {
   // Lends an idle connection, or connects. kNew: always connects, for a second attempt.
   // Errors, all retry_safe, source upstream: kShed (queue full or too long), kRefused, kUnreachable, kTimeout,
   // kCancelled (draining).
-  Task<Result<Lease>> Acquire(Freshness freshness);
+  // What it waited for is added to `waits`.
+  Task<Result<Lease>> Acquire(Freshness freshness, UpstreamWaits& waits);
 
   // Closes idle connections and turns waiting exchanges away. Completes when the last lease has come back.
   Task<void> Drain();
@@ -91,7 +92,7 @@ class UpstreamPool final : private TimerWheel::Entry {
   // A slot, or what stands against it. The slot is counted in leased_count_.
   Task<Result<void>> TakeSlot();
   void ReleaseSlot();
-  Task<Result<Lease>> ConnectNew();
+  Task<Result<Lease>> ConnectNew(UpstreamWaits& waits);
   UpstreamConnection* TakeIdle();
   void Return(UpstreamConnection& connection, bool reusable);
   void PutIdle(UpstreamConnection& connection);
