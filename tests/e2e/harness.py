@@ -160,8 +160,8 @@ def _die_with_parent():
 
 
 def checks_undefined_behaviour():
-    """The binary under test looks for undefined behaviour, for which it opens pipes of its own: when no descriptor is left
-    it takes every object for a broken one."""
+    """The binary under test looks for undefined behaviour, for which it opens pipes of its own: when no descriptor is
+    left it takes every object for a broken one."""
     with open(BINARY, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(b"__ubsan_handle_dynamic_type_cache_miss") >= 0
 
@@ -627,8 +627,8 @@ class EchoDelegate:
 
     /echo: the body of the request. /head: JSON of the request line, headers in order, and the body's length and
     SHA-256. /chunks: the body in chunks, with trailers if the request says TE: trailers. /slow: the head, then half a
-    body, then nothing. /cut: the head, then half a body, then the end. /reset: closes without an answer. /never: no answer until the client goes. /early: answers
-    before it read the body.
+    body, then nothing. /cut: the head, then half a body, then the end. /reset: closes without an answer. /never: no
+    answer until the client goes. /early: answers before it read the body.
     """
 
     def __init__(self):

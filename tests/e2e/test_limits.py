@@ -208,8 +208,8 @@ class ConnectionsTest(TestCase):
             self.assertGreater(aggregator.metric("dpa_http_accepts_out_of_descriptors_total"), 0)
 
     def test_who_connected_before_the_end_is_answered(self):
-        # Method: the process stands still while clients connect and ask, so that they are in the backlog when the signal
-        # to end is there.
+        # Method: the process stands still while clients connect and ask, so that they are in the backlog when the
+        # signal to end is there.
         with Aggregator(plugins=None) as aggregator, contextlib.ExitStack() as stack:
             aggregator.process.signal(signal.SIGSTOP)
             try:
@@ -252,9 +252,8 @@ class RequestsTest(TestCase):
         self.assert_status(self.aggregator.request("POST", "/echo", b"x" * 100_001), 413, "body_too_large")
         pieces = (b"x" * 10_000 for _ in range(11))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.assert_status(
-                self.aggregator.request("POST", "/echo", pieces, {"Transfer-Encoding": "chunked"}), 413, "body_too_large"
-            )
+            answer = self.aggregator.request("POST", "/echo", pieces, {"Transfer-Encoding": "chunked"})
+            self.assert_status(answer, 413, "body_too_large")
         self.assertEqual(len(self.delegate.requests), seen, "the delegate took neither for a request")
 
     def test_a_connection_ends_after_its_last_request(self):
@@ -285,8 +284,8 @@ class RequestsTest(TestCase):
 
 class FullLogTest(TestCase):
     def test_what_a_log_that_nobody_reads_loses_is_counted(self):
-        # Goal: serving never waits for the log, and each line is either in it or counted. Method: the log is a pipe, read
-        # only afterwards, and targets are long.
+        # Goal: serving never waits for the log, and each line is either in it or counted. Method: the log is a pipe,
+        # read only afterwards, and targets are long.
         with EchoDelegate() as delegate:
             aggregator = Aggregator(delegate=delegate.url, plugins=None)
             os.mkfifo(aggregator.access_log)

@@ -15,7 +15,7 @@ import threading
 import unittest
 
 import harness
-from harness import QUERY_PATH, Aggregator, Client, EchoDelegate, TestCase, exchange_raw, query, query_body, split_answers, wait_until
+from harness import QUERY_PATH, Aggregator, Client, EchoDelegate, TestCase, query, query_body, wait_until
 
 ROUNDS = 12
 OK = (200, "ok")
@@ -45,8 +45,8 @@ class Books:
 
     def note_raw(self, data, expected):
         """Sends bytes as they are; each of the `expected` answers is noted."""
-        received, _ = exchange_raw(self.aggregator.port, data)
-        answers = split_answers(received)
+        received, _ = harness.exchange_raw(self.aggregator.port, data)
+        answers = harness.split_answers(received)
         assert len(answers) == expected, (data[:80], received[:300])
         for status, _, body in answers:
             self.note(*reason_of(status, body))
@@ -137,7 +137,7 @@ class Books:
                         socket.create_connection(("127.0.0.1", self.aggregator.port), harness.PATIENCE, (source, 0))
                     )
                     connection.sendall(b"GET /echo HTTP/1.1\r\nHost: h\r\n\r\n")
-                    status, _, body = split_answers(connection.recv(65536))[0]
+                    status, _, body = harness.split_answers(connection.recv(65536))[0]
                     self.note(*reason_of(status, body))
                 for _ in range(ROUNDS):
                     self.note_raw(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n", 1)
@@ -175,8 +175,8 @@ class ReconcileTest(TestCase):
                 except BaseException as error:  # pylint: disable=broad-except
                     failures.append((client.__name__, error))
 
-            crowd = [books.orderly, books.queries, books.pipelined, books.old, books.malformed, books.slow,
-                     books.unlucky, books.leaving]
+            crowd = (books.orderly, books.queries, books.pipelined, books.old, books.malformed, books.slow)
+            crowd += (books.unlucky, books.leaving)
             threads = [threading.Thread(target=run, args=(client,), daemon=True) for client in crowd]
             for thread in threads:
                 thread.start()
@@ -207,20 +207,20 @@ class ReconcileTest(TestCase):
     def assert_records_are_sound(self, records):
         """Numbers are unique; what each record says of its bytes and times fits together."""
         self.assertEqual(len({record["exchange"] for record in records}), len(records))
+        spans = ("t_head", "t_upstream", "t_request", "t_response_head", "t_response")
+        phases = {"head", "route", "queue", "connect", "request", "response_head", "response"}
         for record in records:
             with self.subTest(record):
-                if record["reason"] == "ok":
-                    self.assertNotIn("ended_by", record)
-                    self.assertGreaterEqual(record["received_bytes"],
-                                            record["request_head_bytes"] + record["request_bytes"])
-                    self.assertGreaterEqual(record["sent_bytes"], record["response_head_bytes"] + record["response_bytes"])
-                else:
-                    self.assertIn(record["phase"], ("head", "route", "queue", "connect", "request", "response_head",
-                                                    "response"))
-                if record["reason"] == "ok" and "upstream" in record:
-                    spans = [record[f"t_{span}"] for span in ("head", "upstream", "request", "response_head", "response")]
-                    self.assertAlmostEqual(sum(spans), record["t_total"], delta=0.01)
-                    self.assertLessEqual(record.get("t_queue", 0) + record.get("t_connect", 0), record["t_upstream"] + 1)
+                if record["reason"] != "ok":
+                    self.assertIn(record["phase"], phases)
+                    self.assertIn(record["ended_by"], ("downstream", "upstream", "plugin", "internal"))
+                    continue
+                received = record["request_head_bytes"] + record["request_bytes"]
+                sent = record["response_head_bytes"] + record["response_bytes"]
+                self.assertGreaterEqual(record["received_bytes"], received)
+                self.assertGreaterEqual(record["sent_bytes"], sent)
+                if "upstream" in record:
+                    self.assertAlmostEqual(sum(record[span] for span in spans), record["t_total"], delta=0.01)
 
 
 if __name__ == "__main__":
