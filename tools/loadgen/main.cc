@@ -384,9 +384,14 @@ class Generator {
     }
   }
 
-  // Milliseconds to wait for events: none if something falls due sooner than that.
-  int Patience() const {
-    return options_.rate != 0 || !answers_.empty() || !retries_.empty() ? 0 : 10;
+  // How long to wait for events: until the next thing falls due.
+  timespec Patience() const {
+    const uint64_t now_ns = NowNs();
+    uint64_t due_ns = now_ns + 10'000'000;
+    if (options_.rate != 0) due_ns = std::min(due_ns, next_due_ns_);
+    if (!answers_.empty()) due_ns = std::min(due_ns, answers_.front().at_ns);
+    if (!retries_.empty()) due_ns = std::min(due_ns, retries_.front().at_ns);
+    return {0, due_ns > now_ns ? static_cast<long>(due_ns - now_ns) : 0};
   }
 
   void RunFor(double seconds) {
@@ -394,7 +399,8 @@ class Generator {
     std::array<epoll_event, 256> events;
     if (next_due_ns_ == 0) next_due_ns_ = NowNs();
     while (NowNs() < until_ns) {
-      const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), Patience());
+      const timespec patience = Patience();
+      const int count = epoll_pwait2(epoll_, events.data(), static_cast<int>(events.size()), &patience, nullptr);
       for (int i = 0; i < count; ++i) OnReadable(*static_cast<Peer*>(events[static_cast<size_t>(i)].data.ptr));
       RunDue(NowNs());
     }
