@@ -36,7 +36,7 @@ struct HttpServerOptions {
 class HttpServer final : private TurnObserver {
  public:
   // Connections that are told "503" and lingered for at once; beyond it they are only closed.
-  static constexpr uint32_t kSheddingMax = 64;
+  static constexpr uint32_t kSheddingMax = 128;
 
   // All outlive the server; `access_log` may be nullptr. REQUIRES: on the worker's thread, from here to the end.
   HttpServer(Worker& worker, ExchangeHandler& handler, const HttpServerOptions& options, HttpMetrics& metrics,

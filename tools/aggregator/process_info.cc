@@ -16,8 +16,11 @@
 namespace dpa {
 namespace {
 
-// Rings, listeners, plugin pipes and sockets, log, snapshots: what is open beside connections, generously.
-uint64_t FilesReserved(uint32_t workers_count) { return 256 + uint64_t{workers_count} * HttpServer::kSheddingMax; }
+// Rings, listeners, plugin pipes and sockets, log, snapshots: what is open beside connections, generously; and those
+// that are being turned away, who must not take much where there is little.
+uint64_t FilesReserved(uint64_t files, uint32_t workers_count) {
+  return 256 + std::min<uint64_t>(uint64_t{workers_count} * HttpServer::kSheddingMax, files / 8);
+}
 
 const double g_started_seconds =
     std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -46,12 +49,12 @@ std::vector<int> AllowedCpus() {
 }
 
 uint64_t ConnectionsForFiles(uint64_t files, uint32_t workers_count) {
-  const uint64_t reserved = FilesReserved(workers_count);
+  const uint64_t reserved = FilesReserved(files, workers_count);
   return std::max<uint64_t>(files > reserved ? (files - reserved) / 2 : 0, 16);
 }
 
 uint64_t FilesForConnections(uint64_t connections, uint32_t workers_count) {
-  return connections * 2 + FilesReserved(workers_count);
+  return connections * 2 + FilesReserved(UINT64_MAX, workers_count);
 }
 
 void CollectProcess(MetricsPage& page) {
