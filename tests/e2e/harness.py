@@ -44,6 +44,7 @@ CONNECTIONS_QUERY_PATH = f"{BASE}/connections/{UID}/query"
 # use these.
 REASON = {
     "bad_request": "bad_request",
+    "ambiguous_path": "ambiguous_path",
     "header_too_large": "header_too_large",
     "body_too_large": "body_too_large",
     "method": "method_not_allowed",
