@@ -59,6 +59,21 @@ std::string_view NextSegment(std::string_view& rest) {
   return segment;
 }
 
+constexpr ptrdiff_t kStepBytes = 16;
+
+uint8_t IsMark(char c) { return static_cast<uint8_t>((c == '%') | (c == '\\') | (c == ';')); }
+
+uint8_t MarkAt(const char* at) {
+  return IsMark(at[0]) | static_cast<uint8_t>((at[0] == '/') & ((at[1] == '/') | (at[1] == '.')));
+}
+
+// Without a branch, so that the compiler makes it one vector. Reads one byte more.
+uint8_t MarksFrom(const char* at) {
+  uint8_t marked = 0;
+  for (ptrdiff_t i = 0; i < kStepBytes; ++i) marked |= MarkAt(at + i);
+  return marked;
+}
+
 // One segment to everybody, whatever is still to be done to it, and no dot segment.
 bool IsSettled(std::string_view segment) {
   if (segment.empty() || segment.find_first_of(kUnsettled) != std::string_view::npos) return false;
@@ -97,17 +112,19 @@ bool DecodeEscape(std::string_view text, char& byte) {
   return true;
 }
 
-// Branch-free, so that the compiler makes it sixteen bytes at a time: nearly all paths go through to their end.
+// In steps of sixteen bytes, the last over bytes already seen: nearly all paths go through to their end.
 bool IsPlainPath(std::string_view path) {
   if (path.empty()) return true;
-  const char* const at = path.data();
-  const auto marked = [](char c) { return (c == '%') | (c == '\\') | (c == ';'); };
-  uint8_t found = marked(path.back());
-  for (size_t i = 0; i + 1 < path.size(); ++i) {
-    const bool doubled = (at[i] == '/') & ((at[i + 1] == '/') | (at[i + 1] == '.'));
-    found |= static_cast<uint8_t>(marked(at[i]) | doubled);
+  const char* const begin = path.data();
+  const char* const last = begin + path.size() - 1;
+  uint8_t marked = IsMark(*last);
+  if (path.size() <= kStepBytes) {
+    for (const char* at = begin; at < last; ++at) marked |= MarkAt(at);
+    return marked == 0;
   }
-  return found == 0;
+  for (const char* at = begin; at + kStepBytes <= last; at += kStepBytes) marked |= MarksFrom(at);
+  marked |= MarksFrom(last - kStepBytes);
+  return marked == 0;
 }
 
 PathFault PathReadings::Visit(std::string_view path, PathReader& reader) {
