@@ -10,14 +10,13 @@
 // specific pattern that matches wins whatever the order of registration. Methods: a pattern registered for GET also
 // answers HEAD; an empty method answers every method; a method of its own wins over the empty one.
 //
-// Matching is bytewise on the path that it is given, split at '/' before any percent-decoding, so an encoded slash never
-// makes a segment; http/target_judge.h sees to it that nobody reads the path differently. A literal with escapes matches
-// as it is written and decoded. A trailing slash is an empty last segment and matches neither a literal nor a capture; a wildcard needs the slash
-// before it
-// (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where both are meant). An empty, `.` or `..`
-// segment in a pattern is malformed, and so is a literal that no request could name without ambiguity: with ';', or with
-// an encoded separator or NUL. A pattern whose methods all differ from the request's is a dead end like any
-// other.
+// Matching is bytewise on the path that it is given, split at '/' before any percent-decoding, so an encoded slash
+// never makes a segment; http/target_judge.h sees to it that nobody reads the path differently. A literal with escapes
+// matches as it is written and decoded. A trailing slash is an empty last segment and matches neither a literal nor a
+// capture; a wildcard needs the slash before it (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where
+// both are meant). An empty, `.` or `..` segment in a pattern is malformed, and so is a literal that no request could
+// name without ambiguity: with ';', or with an encoded separator or NUL. A pattern whose methods all differ from the
+// request's is a dead end like any other.
 //
 // Cost: a node of the trie lies at one depth, so one Match visits it at most once: backing up is bounded by the count
 // of nodes, whatever the path, and literal siblings are found by hash.
@@ -99,6 +98,8 @@ class RouteTable {
   void Match(std::string_view method, std::string_view path, RouteMatch& match) const noexcept;
 
   size_t route_count() const;
+  // Of all targets, each once, sorted.
+  std::vector<std::string> BackendUrls() const;
   // A version that the publisher gives: larger is newer. For the status page and metrics.
   uint64_t generation = 0;
 
