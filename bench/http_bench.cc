@@ -11,6 +11,7 @@
 #include "http/header_rewrite.h"
 #include "http/message_parser.h"
 #include "http/route_table.h"
+#include "http/target_judge.h"
 
 namespace dpa {
 namespace {
@@ -53,6 +54,22 @@ void BM_RouteMiss(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_RouteMiss)->Arg(10)->Arg(1000);
+
+constexpr std::string_view kBase =
+    "/apis/plugin-0001.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F/";
+
+// What each request pays to be sure that its path is read alike everywhere: a plain one, and one with an escape.
+void BM_JudgePath(benchmark::State& state, std::string_view tail) {
+  const RouteTable table = TableOf(1000);
+  const std::string path = std::string(kBase) + std::string(tail);
+  TargetJudge judge;
+  RouteMatch match;
+  table.Match("GET", path, match);
+  for (auto _ : state) benchmark::DoNotOptimize(judge.Judge(table, nullptr, "GET", path, match));
+}
+BENCHMARK_CAPTURE(BM_JudgePath, plain, "resources/a/b");
+BENCHMARK_CAPTURE(BM_JudgePath, escaped, "resources/a%20b");
+BENCHMARK_CAPTURE(BM_JudgePath, encoded_slash, "resources/a%2Fb//c");
 
 const std::string kCurl =
     "GET /apis/dashboard.grafana.app/v1/namespaces/default/dashboards HTTP/1.1\r\n"

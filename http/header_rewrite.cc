@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cstring>
+#include <limits>
 
 #include "http/bytes.h"
 #include "http/status.h"
@@ -123,7 +124,10 @@ bool IsOneOf(std::span<const HeaderField> added, std::string_view name) { return
 // --- The request
 // -----------------------------------------------------------------------------------------------------------
 
-enum class Treatment : uint8_t { kCopy, kDrop, kHost, kForwardedFor };
+enum class Treatment : uint8_t { kCopy, kDrop, kHost, kForwardedFor, kMaxForwards };
+
+constexpr std::string_view kOptions = "OPTIONS";
+constexpr std::string_view kMaxForwards = "max-forwards";
 
 bool IsIdentity(std::string_view name) {
   return EqualsFolded(name, "x-remote-user") || EqualsFolded(name, "x-remote-uid") ||
@@ -152,6 +156,7 @@ Treatment TreatmentOf(std::string_view name, const RequestHead& head, const Requ
   if ((!forward.forward_expect || !head.expect_continue) && EqualsIgnoreCase(name, "expect")) return Treatment::kDrop;
   // RFC 9110 §6.6.2: it announces trailers, which only chunked has.
   if (head.framing != BodyFraming::kChunked && EqualsIgnoreCase(name, "trailer")) return Treatment::kDrop;
+  if (head.method == kOptions && EqualsIgnoreCase(name, kMaxForwards)) return Treatment::kMaxForwards;
   return Treatment::kCopy;
 }
 
@@ -226,6 +231,12 @@ void WriteFraming(HeadWriter& writer, BodyFraming framing, uint64_t content_leng
   }
 }
 
+void WriteMaxForwards(HeadWriter& writer, uint32_t received) {
+  writer.Append("Max-Forwards: ");
+  writer.AppendNumber(received > 0 ? received - 1 : 0);
+  writer.Append("\r\n");
+}
+
 void WriteAdded(HeadWriter& writer, std::span<const HeaderField> added) {
   for (const HeaderField& field : added) writer.AppendField(field.name, field.value);
   writer.Append("\r\n");
@@ -238,9 +249,21 @@ bool IsHopByHop(std::span<const HeaderField> fields, std::string_view name) {
   return IsConnectionField(name) || ConnectionOptions(fields).Names(name);
 }
 
+std::optional<uint32_t> MaxForwards(const RequestHead& head) {
+  if (head.method != kOptions) return std::nullopt;
+  const HeaderField* field = head.FindField(kMaxForwards);
+  if (!field || field->value.empty() || !AllOf(field->value, byte_class::kDigit)) return std::nullopt;
+  uint32_t count = 0;
+  const char* const end = field->value.data() + field->value.size();
+  // RFC 9110 §7.6.2: more than we can count is the most that we can.
+  const bool fits = std::from_chars(field->value.data(), end, count).ec == std::errc();
+  return fits ? count : std::numeric_limits<uint32_t>::max();
+}
+
 void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward) {
   const ConnectionOptions options(head.fields);
   WriteRequestLine(writer, head, forward);
+  const std::optional<uint32_t> max_forwards = MaxForwards(head);
   bool host_written = false;
   for (const HeaderField& field : head.fields) {
     const Treatment treatment = TreatmentOf(field.name, head, forward, options);
@@ -250,6 +273,7 @@ void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const Request
       host_written = true;
     }
   }
+  if (max_forwards) WriteMaxForwards(writer, *max_forwards);
   if (!host_written) writer.AppendField("Host", head.host.empty() ? forward.default_host : head.host);
   WriteForwarded(writer, head, forward, options);
   WriteRequestConnection(writer, head, forward);

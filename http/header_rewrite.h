@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -65,7 +66,12 @@ struct RequestForwarding {
   std::span<const HeaderField> added;
 };
 
-// Writes the head for the upstream, always as HTTP/1.1, empty line included. Body framing: that of `head` (its payload
+// How many more proxies an OPTIONS request may pass (RFC 9110 §7.6.2); at 0 we are the one to answer it. Nothing: it
+// does not say, or is not to be understood. Other methods do not care, and TRACE does not get here.
+std::optional<uint32_t> MaxForwards(const RequestHead& head);
+
+// Writes the head for the upstream, always as HTTP/1.1, empty line included; Max-Forwards of an OPTIONS counts down.
+// Body framing: that of `head` (its payload
 // is to be sent with Content-Length or chunked alike).
 void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward);
 

@@ -24,6 +24,7 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kBodyTimeout, {"body_timeout", 408, "Timeout", false}},
     {Reason::kHeaderTooLarge, {"header_too_large", 431, "BadRequest", false}},
     {Reason::kTargetTooLong, {"target_too_long", 414, "BadRequest", false}},
+    {Reason::kAmbiguousPath, {"ambiguous_path", 400, "BadRequest", false}},
     {Reason::kBodyTooLarge, {"body_too_large", 413, "RequestEntityTooLarge", false}},
     {Reason::kUnsupportedCoding, {"unsupported_coding", 501, "BadRequest", false}},
     {Reason::kUnsupportedVersion, {"unsupported_version", 505, "BadRequest", false}},

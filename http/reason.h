@@ -23,6 +23,7 @@ enum class Reason : uint8_t {
   kBodyTimeout,         // 408: the body stalled for --client-body-timeout, or came below --client-body-min-rate.
   kHeaderTooLarge,      // 431
   kTargetTooLong,       // 414
+  kAmbiguousPath,       // 400: who answers would depend on how the path is decoded, split and resolved.
   kBodyTooLarge,        // 413
   kUnsupportedCoding,   // 501: a transfer coding other than chunked.
   kUnsupportedVersion,  // 505

@@ -46,6 +46,7 @@ CONNECTIONS_QUERY_PATH = f"{BASE}/connections/{UID}/query"
 # use these.
 REASON = {
     "bad_request": "bad_request",
+    "ambiguous_path": "ambiguous_path",
     "header_too_large": "header_too_large",
     "target_too_long": "target_too_long",
     "connections": "connection_limit",

@@ -218,7 +218,7 @@ class EchoTest(TestCase):
         self.assertEqual(body, b"ok")
 
     def test_the_request_target_is_passed_on_as_it_came(self):
-        for target in ("/head?a=b&c=%20%2F", "/head/%2e%2E//x/../y?q=%00", "/head;p=1?", "/head?" + "x" * 7000):
+        for target in ("/head?a=b&c=%20%2F", "/head/%2F//%20/x/../y?q=%00", "/head;p=1?", "/head?" + "x" * 7000):
             with self.subTest(target[:40]):
                 line = exchange_raw(
                     self.aggregator.port, f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()

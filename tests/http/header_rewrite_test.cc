@@ -160,6 +160,19 @@ TEST(RequestHead, DoesNotTurnTheExpectationOfAnHttp10ClientIntoOne) {
   EXPECT_EQ(ForwardedRequest("Host: h\r\nExpect: 100-continue\r\n", kFromClient).find("Expect"), std::string::npos);
 }
 
+TEST(RequestHead, CountsDownTheForwardsOfAnOptions) {
+  const auto forwarded = [](const std::string& fields, const std::string& line = "OPTIONS * HTTP/1.1") {
+    const std::string head = ForwardedRequest("Host: h\r\n" + fields, kFromClient, line);
+    const size_t at = head.find("Max-Forwards: ");
+    return at == std::string::npos ? "" : head.substr(at + 14, head.find("\r\n", at) - at - 14);
+  };
+  EXPECT_EQ(forwarded("max-forwards: 10\r\n"), "9");
+  EXPECT_EQ(forwarded("Max-Forwards: 1\r\n"), "0");
+  EXPECT_EQ(forwarded("Max-Forwards: 99999999999999999999\r\n"), "4294967294");
+  EXPECT_EQ(forwarded("Max-Forwards: -1\r\n"), "");
+  EXPECT_EQ(forwarded("Max-Forwards: 3\r\n", "GET / HTTP/1.1"), "3");
+}
+
 TEST(RequestHead, OfAUnixSocketPeerHasNoForwardedFor) {
   EXPECT_EQ(ForwardedRequest("Host: h\r\nX-Forwarded-For: 1.1.1.1\r\n", {}).find("X-Forwarded-For"), std::string::npos);
 }
