@@ -19,7 +19,7 @@
 #include "core/snapshot.h"
 #include "core/worker.h"
 #include "http/exchange.h"
-#include "http/exchange_relay.h"
+#include "http/forward.h"
 #include "http/local_paths.h"
 #include "http/plugin_host.h"
 #include "http/route_table.h"
@@ -29,8 +29,7 @@ namespace dpa {
 
 struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
-  bool trust_forwarded = false;    // Peers are proxies of ours: their X-Forwarded-* are believed.
-  uint32_t interim_max = 16;       // 1xx answers to one request; beyond it the upstream is taken for broken.
+  ForwardOptions forward;
   UpstreamPoolOptions upstream;
 
   bool implements(ServiceType type) const { return implemented_types >> static_cast<uint32_t>(type) & 1; }
@@ -59,8 +58,6 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   void OnTurn() override { routes_.Adopt(); }
   Task<void> ServeBackend(Exchange& exchange, const RouteTarget& target);
   Task<void> Delegate(Exchange& exchange, UpstreamGroup& upstreams);
-  Task<Result<void>> Forward(Exchange& exchange, UpstreamGroup::Choice& choice, const BodyPieces& first);
-  Task<Result<void>> RelayResponse(Exchange& exchange, UpstreamConnection& upstream);
   Task<void> Fail(Exchange& exchange, Error error);
   Backend& FindBackend(const std::string& url);
 

@@ -19,7 +19,7 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   ProxyOptions made;
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
-  made.trust_forwarded = options.trust_forwarded;
+  made.forward.trust_forwarded = options.trust_forwarded;
   made.upstream.leases_max = options.pool_connections_per_worker;
   made.upstream.idle_max = options.pool_idle_per_worker;
   made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
