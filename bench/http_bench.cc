@@ -113,7 +113,7 @@ void Rewrite(benchmark::State& state, const std::string& bytes) {
   char region[8192];
   for (auto _ : state) {
     HeadWriter writer(region, sizeof region);
-    WriteRequestHead(writer, parser.request(), {.client_address = "192.0.2.7"});
+    WriteRequestHead(writer, parser.request(), {.peer_address = "192.0.2.7"});
     benchmark::DoNotOptimize(writer.written().data());
     benchmark::ClobberMemory();
   }

@@ -69,7 +69,8 @@ constexpr size_t kFixedBytesMax = 1024;
 size_t LineBytesMax(const AccessRecord& record) {
   size_t bytes = kFixedBytesMax;
   for (const std::string_view text : {record.method, record.target, record.host, record.user_agent, record.client,
-                                      record.route, record.service, record.plugin, record.upstream}) {
+                                      record.route, record.service, record.plugin, record.upstream,
+                                      record.request_id, record.trace_id}) {
     bytes += JsonStringBytesMax(text);
   }
   return bytes;
@@ -107,6 +108,8 @@ void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_
     line.Span(R"(,"t_response_head":)", record.request_sent_ns, record.response_head_ns);
     line.Span(R"(,"t_response":)", record.response_head_ns, record.finished_ns);
     line.Span(R"(,"t_total":)", record.started_ns, record.finished_ns);
+    line.TextUnlessEmpty(R"(,"request_id":)", record.request_id);
+    line.TextUnlessEmpty(R"(,"trace_id":)", record.trace_id);
     line.TextUnlessEmpty(R"(,"user_agent":)", record.user_agent);
     line.Raw("}\n");
     return static_cast<size_t>(line.end() - data);

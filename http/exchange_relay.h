@@ -12,6 +12,7 @@
 #include "core/result.h"
 #include "core/snapshot.h"
 #include "core/task.h"
+#include "http/header_rewrite.h"
 #include "http/message.h"
 #include "http/message_reader.h"
 #include "http/route_table.h"
@@ -24,8 +25,8 @@ class ExchangeRelay {
 
   // Keeps the table that match() points into until the access record is written.
   virtual void HoldRoutes(RoutesPin pin) = 0;
-  // The client's IP address without port; empty for a unix socket.
-  virtual std::string_view client_host() const = 0;
+  // What the head of the request is rewritten by. Who forwards adds where to: path_prefix, default_host.
+  virtual const RequestForwarding& forwarding() const = 0;
 
   // --- The request's body ---
 

@@ -78,12 +78,11 @@ Task<Result<void>> Forward(Exchange& exchange, UpstreamGroup::Choice& choice, co
   // TODO(cleanup): Upgrade is taken out, so that every request stays a plain one; tunnels come with the stream
   // services.
   // TODO(security): X-Remote-* for HTTP backends, once callers are authenticated here.
-  const RequestForwarding forward{.client_address = client.client_host(),
-                                  .peer_trusted = options.trust_forwarded,
-                                  .path_prefix = choice.endpoint->url.path_prefix,
-                                  .default_host = choice.endpoint->url.authority,
-                                  .forward_upgrade = false,
-                                  .forward_expect = false};
+  RequestForwarding forward = client.forwarding();
+  forward.path_prefix = choice.endpoint->url.path_prefix;
+  forward.default_host = choice.endpoint->url.authority;
+  forward.forward_upgrade = false;
+  forward.forward_expect = false;
   RequestRelay relay{exchange, upstream};
   TaskScope body(exchange.worker());
   exchange.CancelWhenClientGone(&upstream.socket());

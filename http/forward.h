@@ -17,8 +17,7 @@
 namespace dpa {
 
 struct ForwardOptions {
-  bool trust_forwarded = false;  // Peers are proxies of ours: their X-Forwarded-* are believed.
-  uint32_t interim_max = 16;     // 1xx answers to one request; beyond it the upstream is taken for broken.
+  uint32_t interim_max = 16;  // 1xx answers to one request; beyond it the upstream is taken for broken.
 };
 
 // `first` is what has come of the request's body so far. On success the response has been given in full, and the lease

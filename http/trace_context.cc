@@ -41,7 +41,7 @@ std::string_view TraceIdOf(std::string_view traceparent) {
 }
 
 bool IsRequestId(std::string_view text) {
-  constexpr std::string_view kMarks = "-._~+/=:@";
+  static constexpr std::string_view kMarks = "-._~+/=:@";
   if (text.empty() || text.size() > kRequestIdBytesMax) return false;
   return std::all_of(text.begin(), text.end(), [](char c) {
     const char lower = ToLower(c);

@@ -88,7 +88,7 @@ class NginxTest(TestCase):
         # Whoever connects is not believed who is behind it, unless it is a proxy of ours.
         told = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "else.example"}
         asked = {"Host": "api.example:8443", "X-Probe": "a, b", **told}
-        with Aggregator("--trust-forwarded", delegate=self.nginx.url, plugins=None) as trusting:
+        with Aggregator("--trusted-proxies", "127.0.0.0/8", delegate=self.nginx.url, plugins=None) as trusting:
             for aggregator, seen in (
                 (self.aggregator, ("127.0.0.1", "http", "api.example:8443")),
                 (trusting, ("192.0.2.7, 127.0.0.1", "https", "else.example")),

@@ -19,7 +19,6 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   ProxyOptions made;
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
-  made.forward.trust_forwarded = options.trust_forwarded;
   made.upstream.leases_max = options.pool_connections_per_worker;
   made.upstream.idle_max = options.pool_idle_per_worker;
   made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
@@ -36,6 +35,11 @@ HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections
   made.downstream.body_timeout_ms = Milliseconds(options.client_body_timeout);
   made.downstream.send_timeout_ms = Milliseconds(options.client_send_timeout);
   made.downstream.keep_alive_timeout_ms = Milliseconds(options.keepalive_timeout);
+  made.downstream.identity.trusted_proxies = options.trusted_proxies;
+  made.downstream.identity.proxy_protocol_from = options.proxy_protocol_from;
+  made.downstream.identity.forwarded_header = options.forwarded_header;
+  made.downstream.identity.request_ids = options.request_id;
+  made.downstream.identity.trace_contexts = options.trace_context;
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
   made.connections_max = connections_max;
   return made;

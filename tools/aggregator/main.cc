@@ -227,8 +227,9 @@ std::expected<void, std::string> Aggregator::StartAdmin() {
   admin_thread_ = std::move(*started);
   admin_ = std::make_unique<AdminHandler>(metrics_, checks_, kVersion, [this] { return StatusJson(); });
   admin_thread_->Run([this](Worker& worker) {
-    admin_server_ =
-        std::make_unique<HttpServer>(worker, *admin_, MakeServerOptions(options_, 1024), admin_metrics_, nullptr);
+    HttpServerOptions server = MakeServerOptions(options_, 1024);
+    server.downstream.identity.proxy_protocol_from = {};  // Scrapers and probes come straight here.
+    admin_server_ = std::make_unique<HttpServer>(worker, *admin_, server, admin_metrics_, nullptr);
     admin_server_->Listen(admin_listening_.fds.front(), admin_listening_.address.is_unix());
     admin_listening_.fds.clear();
   });

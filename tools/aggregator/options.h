@@ -25,7 +25,9 @@
 #include <variant>
 #include <vector>
 
+#include "core/cidr.h"
 #include "core/log.h"
+#include "http/forwarded.h"
 
 namespace dpa {
 
@@ -64,8 +66,14 @@ struct Options {
   Duration keepalive_timeout{75'000};
   uint64_t max_header_bytes = 64 << 10;
   uint64_t max_connections = 0;  // 0: by the limit on open files.
-  // Off: who can reach us could otherwise tell the delegate any address as the client's.
-  bool trust_forwarded = false;
+
+  // Whom a request comes from. Nobody is believed by default: who can reach us could otherwise tell the delegate any
+  // address as the client's.
+  CidrSet trusted_proxies;
+  CidrSet proxy_protocol_from;
+  ForwardedHeader forwarded_header = ForwardedHeader::kXForwarded;
+  bool request_id = true;
+  bool trace_context = true;
 
   // The delegate.
   Duration delegate_connect_timeout{1'000};
