@@ -63,7 +63,8 @@ IpAddress IpAddress::FromSocketAddress(const sockaddr* address, socklen_t addres
 
 std::optional<IpAddress> IpAddress::Parse(std::string_view text) {
   char terminated[kTextBytesMax + 1];
-  if (text.empty() || text.size() >= sizeof terminated || text.find('\0') != std::string_view::npos) return std::nullopt;
+  if (text.empty() || text.size() >= sizeof terminated || text.find('\0') != std::string_view::npos)
+    return std::nullopt;
   std::memcpy(terminated, text.data(), text.size());
   terminated[text.size()] = '\0';
   unsigned char bytes[16];

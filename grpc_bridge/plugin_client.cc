@@ -57,7 +57,8 @@ size_t TraceMetadata(const RequestIds& ids, std::span<H2Field, 2> metadata) {
   size_t count = 0;
   const auto add = [&](std::string_view name, std::string_view value) {
     const bool printable = std::ranges::all_of(value, [](char c) { return c >= ' ' && c <= '~'; });
-    if (printable && !value.empty() && value.size() <= kTraceBytesMax) metadata[count++] = {name, value, /*varies=*/true};
+    if (printable && !value.empty() && value.size() <= kTraceBytesMax)
+      metadata[count++] = {name, value, /*varies=*/true};
   };
   add("traceparent", ids.traceparent);
   if (count != 0) add("tracestate", ids.tracestate);

@@ -68,9 +68,9 @@ constexpr size_t kFixedBytesMax = 1024;
 
 size_t LineBytesMax(const AccessRecord& record) {
   size_t bytes = kFixedBytesMax;
-  for (const std::string_view text : {record.method, record.target, record.host, record.user_agent, record.client,
-                                      record.route, record.service, record.plugin, record.upstream,
-                                      record.request_id, record.trace_id}) {
+  for (const std::string_view text :
+       {record.method, record.target, record.host, record.user_agent, record.client, record.route, record.service,
+        record.plugin, record.upstream, record.request_id, record.trace_id}) {
     bytes += JsonStringBytesMax(text);
   }
   return bytes;

@@ -28,10 +28,10 @@ struct AccessRecord {
   std::string_view client;      // Its address: the peer's, with port, or what a trusted proxy says.
   std::string_view request_id;  // X-Request-Id.
   std::string_view trace_id;    // Of traceparent.
-  std::string_view route;     // Service type, "delegate", "local", or "" before it is known.
-  std::string_view service;   // metadata.name of the DataPlaneService.
-  std::string_view plugin;    // Plugin id.
-  std::string_view upstream;  // Address of the delegate chosen.
+  std::string_view route;       // Service type, "delegate", "local", or "" before it is known.
+  std::string_view service;     // metadata.name of the DataPlaneService.
+  std::string_view plugin;      // Plugin id.
+  std::string_view upstream;    // Address of the delegate chosen.
 
   int status = 0;  // Sent to the client; 499 when it left first.
   Reason reason = Reason::kOk;

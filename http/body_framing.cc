@@ -63,7 +63,8 @@ bool IsForbiddenTrailer(std::string_view name) {
                                                     "warning",
                                                     "www-authenticate",
                                                     "x-request-id"};
-  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-",          "impersonate-", "x-grafana-", "x-remote-"};
+  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-", "impersonate-", "x-grafana-",
+                                                            "x-remote-"};
   for (const std::string_view forbidden : kForbidden) {
     if (EqualsIgnoreCase(name, forbidden)) return true;
   }

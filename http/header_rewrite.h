@@ -45,8 +45,8 @@ class HeadWriter {
   bool failed_ = false;
 };
 
-// What the exchange knows beside the request. Made by RequestIdentity (http/request_identity.h); who forwards adds where
-// to.
+// What the exchange knows beside the request. Made by RequestIdentity (http/request_identity.h); who forwards it adds
+// where to.
 //
 // Who a caller is (IsIdentityField) is removed always. What is said of whom the request was forwarded for
 // (IsForwardingField, Forwarded) is removed and written anew, unless the peer is trusted: then it is kept and extended

@@ -83,7 +83,7 @@ class IdentityTest(TestCase):
         refused, _ = exchange_raw(aggregator.port, b"GET / HTTP/1.1\r\nHost : h\r\n\r\n")
         refused_id = re.search(rb"\r\nX-Request-Id: ([0-9a-f]{32})\r\n", refused).group(1).decode()
         found = wait_until(
-            lambda: [r for r in aggregator.access_records() if r["request_id"] == refused_id], "the refused one's record"
+            lambda: [r for r in aggregator.access_records() if r["request_id"] == refused_id], "the refused's record"
         )
         self.assertEqual(found[0]["status"], 400)
 

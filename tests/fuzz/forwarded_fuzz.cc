@@ -28,7 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string appended = text + ", " + ours;
     const HeaderField one[] = {{name, appended}};
     const HeaderField two[] = {{name, text}, {name, ours}};
-    for (const std::span<const HeaderField> fields : {std::span<const HeaderField>(one), std::span<const HeaderField>(two)}) {
+    for (const std::span<const HeaderField> fields :
+         {std::span<const HeaderField>(one), std::span<const HeaderField>(two)}) {
       const ForwardedClient found = FindForwardedClient(fields, header, trusted, peer);
       if (found.address != client || (forwarded && (found.proto != "https" || found.host != "h"))) std::abort();
     }

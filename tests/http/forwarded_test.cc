@@ -53,8 +53,8 @@ TEST(XForwardedFor, NamesTheRightmostAddressThatIsNoProxyOfOurs) {
 
 TEST(XForwardedFor, EndsAtWhatIsNoAddress) {
   for (const std::string element :
-       {"unknown", "-", "1.2.3", "01.2.3.4", "1.2.3.4:", "1.2.3.4:123456", "1.2.3.4:8a", "[::1", "[1.2.3.4]", "[]", "::1]",
-        "\"192.0.2.9\"", "192.0.2.9 192.0.2.8", "localhost", "for=1.2.3.4", "[::1]x", "1.2.3.4%1"}) {
+       {"unknown", "-", "1.2.3", "01.2.3.4", "1.2.3.4:", "1.2.3.4:123456", "1.2.3.4:8a", "[::1", "[1.2.3.4]", "[]",
+        "::1]", "\"192.0.2.9\"", "192.0.2.9 192.0.2.8", "localhost", "for=1.2.3.4", "[::1]x", "1.2.3.4%1"}) {
     const std::vector<std::string> at_the_end = {"192.0.2.7, " + element};
     const std::vector<std::string> behind_a_proxy = {"192.0.2.7, " + element + ", 10.0.0.2"};
     EXPECT_EQ(Find(at_the_end, ForwardedHeader::kXForwarded).address.ToString(), "10.0.0.1") << element;
@@ -96,8 +96,9 @@ TEST(Forwarded, NamesTheRightmostAddressThatIsNoProxyOfOurs) {
 
 TEST(Forwarded, EndsAtWhatCannotBeRead) {
   for (const std::string element :
-       {"for=unknown", "for=_hidden", "proto=https", "for=\"192.0.2.9", "for", "=1.2.3.4", "for=", "for=\"\"", "f or=1.2.3.4",
-        "for=192.0.2.9 x", "for=192.0.2.9;for=192.0.2.8", "for=\"192.0.2.9\"x", "for=2001:db8:b::5:x", "192.0.2.9"}) {
+       {"for=unknown", "for=_hidden", "proto=https", "for=\"192.0.2.9", "for", "=1.2.3.4", "for=", "for=\"\"",
+        "f or=1.2.3.4", "for=192.0.2.9 x", "for=192.0.2.9;for=192.0.2.8", "for=\"192.0.2.9\"x", "for=2001:db8:b::5:x",
+        "192.0.2.9"}) {
     const std::vector<std::string> values = {"for=192.0.2.7", element, "for=10.0.0.2"};
     EXPECT_EQ(Find(values, ForwardedHeader::kForwarded).address.ToString(), "10.0.0.2") << element;
   }

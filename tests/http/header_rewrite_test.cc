@@ -94,7 +94,8 @@ TEST(RequestHead, NeverCarriesAnIdentityThatAClientMadeUp) {
   // Grafana's, from trusted peers as well: who authenticates there passes its credentials on.
   const std::string grafana =
       "Host: h\r\nX-WEBAUTH-USER: admin\r\nx_webauth_role: Admin\r\nX-Grafana-Id: x\r\nX_Grafana-User: admin\r\n"
-      "X-Access-Token: t\r\nx-access_token: t\r\nX-Remote-Userx: kept\r\nX-Grafana-Org-Id: 1\r\nX-Panel-Id: 2\r\nX: y\r\n";
+      "X-Access-Token: t\r\nx-access_token: t\r\nX-Remote-Userx: kept\r\nX-Grafana-Org-Id: 1\r\nX-Panel-Id: 2\r\nX: "
+      "y\r\n";
   const std::string kept = "X-Remote-Userx: kept\r\nX-Grafana-Org-Id: 1\r\nX-Panel-Id: 2\r\nX: y\r\n";
   EXPECT_EQ(ForwardedRequest(grafana, kFromClient), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kept + kOurs + "\r\n");
   EXPECT_EQ(ForwardedRequest(grafana, kFromProxy), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kept + kOurs + "\r\n");
@@ -142,7 +143,8 @@ TEST(RequestHead, SpeaksRfc7239WhereThatIsChosen) {
   RequestForwarding stranger = kFromClient;
   stranger.header = ForwardedHeader::kForwarded;
   const std::string fields =
-      "Host: h:8080\r\nForwarded: for=1.1.1.1;proto=https;host=a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: ftp\r\n";
+      "Host: h:8080\r\nForwarded: for=1.1.1.1;proto=https;host=a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: "
+      "ftp\r\n";
   EXPECT_EQ(ForwardedRequest(fields, stranger),
             "GET /a?b HTTP/1.1\r\nHost: h:8080\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n"
             "X-Forwarded-Host: h:8080\r\nForwarded: for=192.0.2.7;host=\"h:8080\";proto=http\r\nVia: 1.1 dpa\r\n\r\n");

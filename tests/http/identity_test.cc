@@ -122,7 +122,8 @@ TEST(Identity, OfAUnixSocketsPeerIsBelievedOnlyIfListed) {
     options.listen = "unix:/tmp/dpa_identity_" + std::to_string(getpid()) + ".sock";
     Conversation talk(options);
     const std::string head =
-        talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n").request;
+        talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n")
+            .request;
     EXPECT_EQ(ValueOf(head, "X-Forwarded-For"), trusted ? "192.0.2.7" : "(none)");
     EXPECT_EQ(ValueOf(head, "X-Forwarded-Proto"), trusted ? "https" : "http");
     EXPECT_EQ(talk.rig.log.At(0).client, trusted ? "192.0.2.7" : "");
@@ -149,7 +150,8 @@ TEST(Identity, IsNotSmuggledInTrailers) {
   Conversation talk(Trusting({"127.0.0.0/8"}));
   talk.client.Send(
       "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Remote-User: root\r\n"
-      "x_remote_group: system:masters\r\nX_Webauth_User: admin\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n"
+      "x_remote_group: system:masters\r\nX_Webauth_User: admin\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: "
+      "6.6.6.6\r\n"
       "X-Real-Ip: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: fake\r\nTraceparent: fake\r\nTracestate: fake\r\n"
       "X-Checksum: kept\r\n\r\n");
   talk.server = talk.upstream.Accept();
@@ -186,8 +188,8 @@ TEST(RequestId, OfATrustedProxyIsKeptIfItIsWellFormed) {
   EXPECT_EQ(CountOf(kept.answer, "X-Request-Id"), 1u);
   EXPECT_EQ(talk.rig.log.At(0).request_id, "Root=1-67891233");
   for (const std::string& bad :
-       {"X-Request-Id: a b\r\n"s, "X-Request-Id: a\"b\r\n"s, "X-Request-Id:\r\n"s, "X-Request-Id: " + std::string(129, 'x') + "\r\n",
-        "X-Request-Id: a\r\nX-Request-Id: b\r\n"s}) {
+       {"X-Request-Id: a b\r\n"s, "X-Request-Id: a\"b\r\n"s, "X-Request-Id:\r\n"s,
+        "X-Request-Id: " + std::string(129, 'x') + "\r\n", "X-Request-Id: a\r\nX-Request-Id: b\r\n"s}) {
     EXPECT_THAT(ValueOf(talk.Exchange(begin + bad + "\r\n").request, "X-Request-Id"), MatchesRegex("[0-9a-f]+")) << bad;
   }
   // Nor can it be lost by naming it in Connection.
@@ -234,7 +236,8 @@ TEST(TraceContext, BeginsAnewWhereItIsNotValid) {
   size_t record = 0;
   for (const std::string& fields : {""s, "traceparent: 00-xyz\r\n"s, valid + valid, "traceparent:\r\n"s,
                                     "Traceparent: " + std::string(kTraceparent) + "-x\r\n"}) {
-    const std::string head = talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\nTracestate: a=1\r\n" + fields + "\r\n").request;
+    const std::string head =
+        talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\nTracestate: a=1\r\n" + fields + "\r\n").request;
     const std::string made = ValueOf(head, "traceparent");
     EXPECT_THAT(made, MatchesRegex("00-[0-9a-f]+-[0-9a-f]+-00")) << fields;
     EXPECT_EQ(made.size(), 55u);
@@ -247,7 +250,8 @@ TEST(TraceContext, BeginsAnewWhereItIsNotValid) {
 
 TEST(TraceContext, IsLeftAloneWhenItIsOnlyToBePassed) {
   Conversation talk(WithoutIds());
-  const std::string broken = talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\ntraceparent: x\r\ntracestate: a=1\r\n\r\n").request;
+  const std::string broken =
+      talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\ntraceparent: x\r\ntracestate: a=1\r\n\r\n").request;
   EXPECT_THAT(broken, HasSubstr("\r\ntraceparent: x\r\ntracestate: a=1\r\n"));
   EXPECT_EQ(talk.rig.log.At(0).trace_id, "");
   const std::string none = talk.Exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n").request;
@@ -343,8 +347,8 @@ TEST(ProxyHeader, ThatIsMissingOrBrokenEndsTheConnection) {
   size_t record = 0;
   for (const std::string& bytes :
        {kGet, "PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n" + kGet, "\r\n" + kLine + kGet,
-        Version2(0x21, 0x11, kFour + "\x03\x00\x04\x01\x02\x03\x04"s) + kGet, Version2(0x21, 0x11, kFour.substr(1)) + kGet,
-        "PROXY TCP4 192.0.2.1"s, "PROXY TCP4 " + std::string(300, '1')}) {
+        Version2(0x21, 0x11, kFour + "\x03\x00\x04\x01\x02\x03\x04"s) + kGet,
+        Version2(0x21, 0x11, kFour.substr(1)) + kGet, "PROXY TCP4 192.0.2.1"s, "PROXY TCP4 " + std::string(300, '1')}) {
     Peer client = rig.Connect();
     client.Send(bytes);
     if (bytes == "PROXY TCP4 192.0.2.1") shutdown(client.fd(), SHUT_WR);  // It ends in the middle.
@@ -363,7 +367,9 @@ TEST(ProxyHeader, ThatIsMissingOrBrokenEndsTheConnection) {
   }
   EXPECT_TRUE(upstream.NobodyConnectsFor(0));
   // Who connects and leaves, as health checks do, is not worth a record; nor are those whom the drain ends.
-  { Peer check = rig.Connect(); }
+  {
+    Peer check = rig.Connect();
+  }
   Peer waiting = rig.Connect();
   rig.Drain(10'000);
   EXPECT_EQ(rig.log.size(), record);

@@ -1,6 +1,6 @@
 // Goal: a PROXY header means the same however the network cuts it, what is no header is refused as soon as that is
-// certain, and HTTP begins exactly behind it. Method: a table of raw bytes and meanings, each row whole and in pieces of
-// every size, and cut at every byte.
+// certain, and HTTP begins exactly behind it. Method: a table of raw bytes and meanings; each row is asked about after
+// every byte, as a receiver of any pieces would.
 
 #include "http/proxy_protocol.h"
 
@@ -20,9 +20,7 @@ using namespace std::string_literals;
 
 const std::string kSignature("\r\n\r\n\0\r\nQUIT\n", 12);
 
-std::string Big16(size_t number) {
-  return {static_cast<char>(number >> 8 & 0xFF), static_cast<char>(number & 0xFF)};
-}
+std::string Big16(size_t number) { return {static_cast<char>(number >> 8 & 0xFF), static_cast<char>(number & 0xFF)}; }
 
 std::string Version2(char version_and_command, char family, const std::string& behind) {
   return kSignature + version_and_command + family + Big16(behind.size()) + behind;
@@ -31,8 +29,8 @@ std::string Version2(char version_and_command, char family, const std::string& b
 std::string Tlv(char type, const std::string& value) { return type + Big16(value.size()) + value; }
 
 const std::string kFour = "\xC0\x00\x02\x01\xC6\x33\x64\x01\xDC\x04\x01\xBB"s;  // 192.0.2.1:56324 to 198.51.100.1:443
-const std::string kSix = "\x20\x01\x0D\xB8\0\0\0\0\0\0\0\0\0\0\0\x01"s + "\x20\x01\x0D\xB8\0\0\0\0\0\0\0\0\0\0\0\x02"s +
-                         "\x12\x34\x00\x50"s;
+const std::string kSix =
+    "\x20\x01\x0D\xB8\0\0\0\0\0\0\0\0\0\0\0\x01"s + "\x20\x01\x0D\xB8\0\0\0\0\0\0\0\0\0\0\0\x02"s + "\x12\x34\x00\x50"s;
 const std::string kMapped = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01"s + std::string(16, '\0') + "\0\1\0\2"s;
 
 // A header with a CRC32C TLV among others, as HAProxy makes it: over everything, with its own bytes as zero.
@@ -51,15 +49,14 @@ struct Row {
   std::string meaning;  // "ADDRESS:PORT", "own" (the connection's own peer), or the violation.
 };
 
-std::vector<Row> Rows() {
+std::vector<Row> LineRows() {
   return {
       {"v1_tcp4", "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n", "192.0.2.1:56324"},
       {"v1_tcp6", "PROXY TCP6 2001:db8::1 2001:db8::2 4660 80\r\n", "2001:db8::1:4660"},
       {"v1_tcp6_mapped", "PROXY TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.2 1 2\r\n", "192.0.2.1:1"},
       {"v1_ports_at_the_ends", "PROXY TCP4 0.0.0.0 255.255.255.255 0 65535\r\n", "0.0.0.0:0"},
       {"v1_unknown", "PROXY UNKNOWN\r\n", "own"},
-      {"v1_unknown_with_more",
-       "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 \1\2\3\r\n", "own"},
+      {"v1_unknown_with_more", "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 \1\2\3\r\n", "own"},
       {"v1_longest", "PROXY UNKNOWN " + std::string(91, 'x') + "\r\n", "own"},
       {"v1_too_long", "PROXY UNKNOWN " + std::string(92, 'x') + "\r\n", "line_malformed"},
       {"v1_endless", "PROXY TCP4 " + std::string(200, '1'), "line_malformed"},
@@ -89,7 +86,11 @@ std::vector<Row> Rows() {
       {"tls", "\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03"s, "not_a_header"},
       {"empty_lines", "\r\n\r\nGET / HTTP/1.1\r\n\r\n", "not_a_header"},
       {"zero", "\0"s, "not_a_header"},
+  };
+}
 
+std::vector<Row> BinaryRows() {
+  return {
       {"v2_tcp4", Version2(0x21, 0x11, kFour), "192.0.2.1:56324"},
       {"v2_udp4", Version2(0x21, 0x12, kFour), "192.0.2.1:56324"},
       {"v2_tcp6", Version2(0x21, 0x21, kSix), "2001:db8::1:4660"},
@@ -125,6 +126,13 @@ std::vector<Row> Rows() {
       {"v2_local_too_large", kSignature + "\x20\x00\xFF\xFF"s, "length_invalid"},
       {"v2_broken_signature", "\r\n\r\n\0\r\nQUIX\n\x21\x11"s, "not_a_header"},
   };
+}
+
+std::vector<Row> Rows() {
+  std::vector<Row> rows = LineRows();
+  const std::vector<Row> binary = BinaryRows();
+  rows.insert(rows.end(), binary.begin(), binary.end());
+  return rows;
 }
 
 std::string MeaningOf(const ProxyHeader& header) {

@@ -55,10 +55,10 @@ TEST(RequestId, IsShortAndHarmless) {
                                   std::string(kRequestIdBytesMax, 'x')}) {
     EXPECT_TRUE(IsRequestId(fine)) << fine;
   }
-  for (const std::string& bad : {std::string(), std::string("a b"), std::string("a,b"), std::string("a\"b"),
-                                 std::string("a\\b"), std::string("a;b"), std::string("{}"), std::string("<script>"),
-                                 std::string("\xC3\xA4"), std::string("a\tb"), std::string("a\0b", 3), std::string("$(x)"),
-                                 std::string(kRequestIdBytesMax + 1, 'x')}) {
+  for (const std::string& bad :
+       {std::string(), std::string("a b"), std::string("a,b"), std::string("a\"b"), std::string("a\\b"),
+        std::string("a;b"), std::string("{}"), std::string("<script>"), std::string("\xC3\xA4"), std::string("a\tb"),
+        std::string("a\0b", 3), std::string("$(x)"), std::string(kRequestIdBytesMax + 1, 'x')}) {
     EXPECT_FALSE(IsRequestId(bad)) << bad;
   }
 }

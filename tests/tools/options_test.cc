@@ -341,7 +341,8 @@ TEST(OptionsTest, ANetworkThatIsNoneIsToldWithTheRightOne) {
 }
 
 TEST(OptionsTest, AFormerFlagLeadsToItsSuccessor) {
-  EXPECT_THAT(UsageLine({"--trust-forwarded"}), HasSubstr("--trust-forwarded: unknown flag; did you mean --trusted-proxies?"));
+  EXPECT_THAT(UsageLine({"--trust-forwarded"}),
+              HasSubstr("--trust-forwarded: unknown flag; did you mean --trusted-proxies?"));
   const ConfigFile file("trust-forwarded = true\n");
   EXPECT_THAT(UsageLine({"--config", file.path()}), HasSubstr("did you mean trusted-proxies?"));
 }
