@@ -46,6 +46,9 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   // Ends it now, whatever is under way.
   void Abort(Error reason);
 
+  // Whoever speaks to us: the socket's other end, or whom its PROXY header has announced.
+  const DownstreamPeer& peer() const { return peer_; }
+
   // --- Exchange ---
   Worker& worker() override { return context_.worker; }
   const RequestHead& request() const override { return *request_; }
