@@ -82,30 +82,31 @@ void RequestIdentity::TakeClient(const RequestHead& head, const DownstreamPeer& 
 // A valid traceparent goes on as it is, written by us so that Connection cannot take it away. Without one a new trace
 // begins, and the tracestate belongs to none (§3.3).
 void RequestIdentity::TakeTraceContext(const Found& found, const IdentityOptions& options, IdSource& ids) {
-  if (found.traceparent != nullptr) ids_.trace_id = TraceIdOf(found.traceparent->value);
-  if (!ids_.trace_id.empty()) {
+  std::string_view trace_id = found.traceparent == nullptr ? "" : TraceIdOf(found.traceparent->value);
+  if (!trace_id.empty()) {
     ids_.traceparent = found.traceparent->value;
     if (found.tracestate != nullptr) ids_.tracestate = found.tracestate->value;
-  }
-  if (!options.trace_contexts) return;  // Then no field of it is ours to touch.
-  if (ids_.trace_id.empty()) {
+  } else if (options.trace_contexts) {
     forwarding_.drop_tracestate = true;
     ids.WriteTraceparent(traceparent_memory_);
     ids_.traceparent = {traceparent_memory_.data(), traceparent_memory_.size()};
-    ids_.trace_id = ids_.traceparent.substr(3, kTraceIdBytes);
+    trace_id = TraceIdOf(ids_.traceparent);
   }
-  added_[added_count_++] = {"traceparent", ids_.traceparent};
+  ids_.trace_id = {trace_id_memory_.data(), trace_id.copy(trace_id_memory_.data(), trace_id_memory_.size())};
+  // Switched off, no field of it is ours to touch.
+  if (options.trace_contexts) added_[added_count_++] = {"traceparent", ids_.traceparent};
 }
 
 void RequestIdentity::TakeRequestId(const Found& found, const DownstreamPeer& peer, const IdentityOptions& options,
                                     IdSource& ids) {
   if (!options.request_ids) return;
+  size_t bytes = kRequestIdBytes;
   if (found.request_id != nullptr && peer.is_trusted() && IsRequestId(found.request_id->value)) {
-    ids_.request_id = found.request_id->value;
+    bytes = found.request_id->value.copy(request_id_memory_.data(), request_id_memory_.size());
   } else {
-    ids.WriteRequestId(request_id_memory_);
-    ids_.request_id = {request_id_memory_.data(), request_id_memory_.size()};
+    ids.WriteRequestId(std::span(request_id_memory_).first<kRequestIdBytes>());
   }
+  ids_.request_id = {request_id_memory_.data(), bytes};
   added_[added_count_] = {"X-Request-Id", ids_.request_id};
   answered_ = {&added_[added_count_++], 1};
 }

@@ -60,8 +60,9 @@ class DownstreamPeer {
 struct RequestIds {
   std::string_view traceparent;  // Valid.
   std::string_view tracestate;   // The first field of the name, beside a valid traceparent.
-  std::string_view trace_id;     // Inside of traceparent.
-  std::string_view request_id;   // X-Request-Id.
+  // These two stay where they are when the head is moved (MessageReader::KeepHead): the log wants them at the end.
+  std::string_view trace_id;
+  std::string_view request_id;  // X-Request-Id.
 };
 
 class RequestIdentity {
@@ -100,7 +101,8 @@ class RequestIdentity {
   size_t added_count_ = 0;
   std::array<char, IpAddress::kTextBytesMax> client_memory_;
   std::array<char, kTraceparentBytes> traceparent_memory_;
-  std::array<char, kRequestIdBytes> request_id_memory_;
+  std::array<char, kTraceIdBytes> trace_id_memory_;
+  std::array<char, kRequestIdBytesMax> request_id_memory_;
 };
 
 }  // namespace dpa

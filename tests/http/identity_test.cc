@@ -261,6 +261,32 @@ TEST(TraceContext, IsLeftAloneWhenItIsOnlyToBePassed) {
   EXPECT_EQ(talk.rig.log.At(2).trace_id, "0af7651916cd43dd8448eb211c80319c");
 }
 
+// Goal: the ids of a tunnel's record are its own. Method: a tunnel that outlives the buffer in which its head came.
+TEST(RequestId, OfATunnelIsKnownAtItsEnd) {
+  RigOptions options;
+  options.server.downstream.identity.trusted_proxies = Networks({"127.0.0.1"});
+  options.buffers_count = 16;
+  Conversation talk(options);
+  talk.client.Send(
+      "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Request-Id: of-the-tunnel\r\n"
+      "traceparent: " +
+      std::string(kTraceparent) + "\r\n\r\n");
+  talk.server = talk.upstream.Accept();
+  EXPECT_EQ(ValueOf(talk.server.Head(), "X-Request-Id"), "of-the-tunnel");
+  talk.server.Send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+  EXPECT_EQ(ValueOf(talk.client.Head(), "X-Request-Id"), "of-the-tunnel");
+  for (int i = 0; i < 64; ++i) {
+    talk.client.Send(std::string(4096, 'z'));
+    EXPECT_EQ(talk.server.Exactly(4096), std::string(4096, 'z'));
+  }
+  talk.client.Close();
+  talk.server.UntilEnd();
+  talk.server.Close();
+  const RecordedLog::Entry record = talk.rig.log.At(0);
+  EXPECT_EQ(record.request_id, "of-the-tunnel");
+  EXPECT_EQ(record.trace_id, "0af7651916cd43dd8448eb211c80319c");
+}
+
 // --- The PROXY protocol ---
 
 const std::string kLine = "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
