@@ -86,8 +86,9 @@ constexpr size_t kFixedBytesMax = 1024;
 
 size_t LineBytesMax(const AccessRecord& record) {
   size_t bytes = kFixedBytesMax;
-  for (const std::string_view text : {record.method, record.target, record.host, record.user_agent, record.client,
-                                      record.route, record.service, record.plugin, record.upstream}) {
+  for (const std::string_view text :
+       {record.method, record.target, record.host, record.user_agent, record.client, record.route, record.service,
+        record.plugin, record.upstream, record.request_id, record.trace_id}) {
     bytes += JsonStringBytesMax(text);
   }
   return bytes;
@@ -137,6 +138,8 @@ void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_
     line.Number(R"(,"received_bytes":)", record.received_bytes);
     line.Number(R"(,"sent_bytes":)", record.sent_bytes);
     AppendSpans(line, record);
+    line.TextUnlessEmpty(R"(,"request_id":)", record.request_id);
+    line.TextUnlessEmpty(R"(,"trace_id":)", record.trace_id);
     line.TextUnlessEmpty(R"(,"user_agent":)", record.user_agent);
     line.Raw("}\n");
     return static_cast<size_t>(line.end() - data);

@@ -28,17 +28,19 @@ struct AccessRecord {
   uint64_t finished_ns = 0;        // Last byte handed to the kernel, or given up.
   UpstreamWaits waits;             // Both lie between head_ns and upstream_ready_ns.
 
-  // Views into the request's head; good until the record is written. Of a head that never became whole: as much as was
-  // read.
+  // Views into the request's head and its identity; good until the record is written. Of a head that never became
+  // whole: as much as was read.
   std::string_view method;
   std::string_view target;
   std::string_view host;
   std::string_view user_agent;
-  std::string_view client;    // Peer's address.
-  std::string_view route;     // Service type, "delegate", "local", or "" before it is known.
-  std::string_view service;   // metadata.name of the DataPlaneService.
-  std::string_view plugin;    // Plugin id.
-  std::string_view upstream;  // Address of the delegate chosen.
+  std::string_view client;      // Its address: the peer's, with port, or what a trusted proxy says.
+  std::string_view request_id;  // X-Request-Id.
+  std::string_view trace_id;    // Of traceparent.
+  std::string_view route;       // Service type, "delegate", "local", or "" before it is known.
+  std::string_view service;     // metadata.name of the DataPlaneService.
+  std::string_view plugin;      // Plugin id.
+  std::string_view upstream;    // Address of the delegate chosen.
 
   int status = 0;  // Sent to the client; 499 when it left first.
   Reason reason = Reason::kOk;

@@ -41,28 +41,28 @@ DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, b
       half_close_deadline_(context.worker.timers(), half_close_target_, kClientLeft),
       connection_id_(context.NextConnectionId()),
       request_(&kNoRequest) {
-  sockaddr_storage peer;
-  socklen_t peer_bytes = sizeof peer;
-  if (is_unix || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0) return;
-  const Address address(reinterpret_cast<const sockaddr*>(&peer), peer_bytes);
-  const std::string text = address.ToString();
-  client_bytes_ = static_cast<uint8_t>(std::min(text.size(), client_text_.size()));
-  client_host_bytes_ = static_cast<uint8_t>(address.host().size());
-  std::copy_n(text.begin(), client_bytes_, client_text_.begin());
+  IpAddress address = is_unix ? IpAddress::Unix() : IpAddress();
+  uint16_t port = 0;
+  sockaddr_storage name;
+  socklen_t name_bytes = sizeof name;
+  if (!is_unix && getpeername(fd, reinterpret_cast<sockaddr*>(&name), &name_bytes) == 0) {
+    address = IpAddress::FromSocketAddress(reinterpret_cast<const sockaddr*>(&name), name_bytes);
+    port = Address(reinterpret_cast<const sockaddr*>(&name), name_bytes).port();
+  }
+  peer_.Set(address, port, context.options.identity.trusted_proxies.Contains(address));
 }
 
 DownstreamConnection::~DownstreamConnection() { DPA_ASSERT(!memory_); }
-
-std::string_view DownstreamConnection::client_host() const {
-  const size_t bracket_bytes = client_host_bytes_ != 0 && client_text_[0] == '[' ? 1 : 0;
-  return {client_text_.data() + bracket_bytes, client_host_bytes_};
-}
 
 // --- The life of a connection ---
 
 Task<void> DownstreamConnection::Serve() {
   Exchange& exchange = *this;
   Ending ending = Ending::kKeep;
+  if (context_.options.identity.proxy_protocol_from.Contains(peer_.address())) {
+    const bool announced = co_await ReadProxyHeader();
+    if (!announced) ending = Ending::kClose;
+  }
   while (ending == Ending::kKeep) {
     const Result<void> request = co_await WaitForRequest();
     if (!request) break;
@@ -172,12 +172,16 @@ void DownstreamConnection::BeginExchange(const RequestHead& head) {
   reader().StartBody(head.framing, head.content_length);
   ++exchanges_count_;
   context_.metrics.requests_in_flight.Add(1);
+  RequestIdentity& identity = memory_->identity;
+  identity.Begin(head, peer_, context_.options.identity, context_.ids);
 
   record_.connection_id = connection_id_;
   record_.exchange_id = context_.NextExchangeId();
   record_.head_ns = context_.worker.now_ns();
   record_.request_head_bytes = reader().message_bytes();
-  record_.client = {client_text_.data(), client_bytes_};
+  record_.client = identity.client_text();
+  record_.request_id = identity.ids().request_id;
+  record_.trace_id = identity.ids().trace_id;
   record_.downstream_reused = exchanges_count_ > 1;
   DescribeRequest();
 }

@@ -14,6 +14,7 @@
 #include "http/access_record.h"
 #include "http/http_metrics.h"
 #include "http/message_reader.h"
+#include "http/request_identity.h"
 #include "http/send_pieces.h"
 
 namespace dpa {
@@ -43,6 +44,7 @@ struct DownstreamOptions {
   uint32_t in_flight_max = 0;      // --requests-in-flight-per-worker; beyond it: 503. 0: no limit.
   ParserLimits parser;                        // --max-header-bytes and friends.
   BodyLimits body;
+  IdentityOptions identity;  // --trusted-proxies and friends.
 };
 
 // What one request needs while it is under way.
@@ -52,6 +54,7 @@ struct ExchangeMemory {
   MessageReader reader;
   ByteBuffer head;  // Of the response that is being sent.
   ByteBuffer body;  // Of an error of ours; trailers.
+  RequestIdentity identity;
   SendPieces out;
   std::unique_ptr<ExchangeMemory> next_free;
 };
@@ -68,7 +71,7 @@ class DateClock {
 
 struct DownstreamContext {
   DownstreamContext(Worker& w, ExchangeHandler& h, const DownstreamOptions& o, HttpMetrics& m, AccessLog* log)
-      : worker(w), handler(h), options(o), metrics(m), access_log(log) {}
+      : worker(w), handler(h), options(o), metrics(m), access_log(log), ids(o.identity.random_seed) {}
 
   // Numbers of connections and exchanges are unique in the process and stay below 2^53, which JSON readers can hold.
   uint64_t NextConnectionId() { return uint64_t{worker.index()} << 44 | ++connections_count; }
@@ -83,9 +86,11 @@ struct DownstreamContext {
   HttpMetrics& metrics;
   AccessLog* const access_log;  // nullptr: off.
   DateClock date;
+  IdSource ids;
   bool draining = false;
   uint64_t connections_count = 0;
   uint64_t exchanges_count = 0;
+  bool proxy_header_warned = false;  // The first bad PROXY header is logged; all are counted.
 
  private:
   std::unique_ptr<ExchangeMemory> free_memory_;

@@ -14,8 +14,9 @@ namespace {
 // What may wait in one send under one deadline: below it no client of use is slower than --client-send-timeout allows.
 constexpr size_t kSendBytesMax = 256 << 10;
 
-// What our own fields add to a head at the most: status line, Date, Via, Connection, framing, Content-Type's name.
-constexpr size_t kAddedBytesMax = 512;
+// What our own fields add to a head at the most: status line, Date, Via, Connection, framing, Content-Type's name, and
+// X-Request-Id.
+constexpr size_t kAddedBytesMax = 512 + kRequestIdBytesMax;
 
 size_t FieldBytes(std::span<const HeaderField> fields) {
   size_t bytes = 0;
@@ -78,6 +79,7 @@ std::string_view DownstreamConnection::WriteOwnHead(const Response& response, Bo
     writer.AppendField("Connection", "keep-alive");
   }
   for (const HeaderField& field : response.fields) writer.AppendField(field.name, field.value);
+  for (const HeaderField& field : memory_->identity.answered()) writer.AppendField(field.name, field.value);
   writer.Append("\r\n");
   DPA_ASSERT(!writer.failed());
   record_.status = response.status;
@@ -202,11 +204,13 @@ Task<Result<void>> DownstreamConnection::ForwardHead(const ResponseHead& head, c
   const ResponseFraming framing = ChooseResponseFraming(*request_, head, KeepAliveWanted());
   keep_alive_ = framing.keep_alive;
   response_framing_ = framing.framing;
+  std::array<HeaderField, 2> added;
+  size_t added_count = 0;
   // RFC 9110 §6.6.1: who forwards a response without a date adds one.
-  const HeaderField date{"Date", context_.date.At(context_.worker.now_ms())};
-  const bool dated = head.FindField("date") != nullptr;
+  if (!head.FindField("date")) added[added_count++] = {"Date", context_.date.At(context_.worker.now_ms())};
+  for (const HeaderField& field : memory_->identity.answered()) added[added_count++] = field;
   memory_->out.Clear();
-  const std::string_view written = WriteForwardedHead(head, framing, std::span(&date, dated ? 0 : 1));
+  const std::string_view written = WriteForwardedHead(head, framing, std::span(added).first(added_count));
   memory_->out.Add(written);
   record_.status = head.status;
   record_.response_head_bytes = written.size();
@@ -243,7 +247,7 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   tunnel_ = true;
   const ResponseFraming framing;
   memory_->out.Clear();
-  const std::string_view written = WriteForwardedHead(head, framing, {});
+  const std::string_view written = WriteForwardedHead(head, framing, memory_->identity.answered());
   memory_->out.Add(written);
   record_.status = head.status;
   record_.response_head_bytes = written.size();

@@ -13,6 +13,7 @@
 #include "core/result.h"
 #include "core/snapshot.h"
 #include "core/task.h"
+#include "http/header_rewrite.h"
 #include "http/message.h"
 #include "http/message_reader.h"
 #include "http/reason.h"
@@ -29,8 +30,8 @@ class ExchangeRelay {
   virtual void HoldRoutes(RoutesPin pin) = 0;
   // Keeps the endpoint that record().upstream names until the access record is written.
   virtual void HoldUpstream(EndpointPin pin) = 0;
-  // The client's IP address without port; empty for a unix socket.
-  virtual std::string_view client_host() const = 0;
+  // What the head of the request is rewritten by. Who forwards adds where to: path_prefix, default_host.
+  virtual const RequestForwarding& forwarding() const = 0;
 
   // --- The request's body ---
 

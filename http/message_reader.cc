@@ -27,9 +27,10 @@ void MessageReader::Detach() {
   socket_ = nullptr;
 }
 
-void MessageReader::Give(BufferLease lease) {
-  DPA_ASSERT(rest_.empty());
+void MessageReader::Give(BufferLease lease, size_t skip_bytes) {
+  DPA_ASSERT(rest_.empty() && skip_bytes <= lease.size());
   Accept(std::move(lease));
+  rest_.remove_prefix(skip_bytes);
 }
 
 // `lease` follows current_, whose bytes have been dealt with.

@@ -51,8 +51,9 @@ class MessageReader {
   // Gives back every buffer and forgets what was read.
   void Detach();
 
-  // Bytes that were received outside of the reader come before all that it receives itself. REQUIRES: nothing unread.
-  void Give(BufferLease lease);
+  // Bytes that were received outside of the reader come before all that it receives itself; the first `skip_bytes` of
+  // them are none of its own. REQUIRES: nothing unread, skip_bytes <= lease.size().
+  void Give(BufferLease lease, size_t skip_bytes = 0);
 
   // Reads until a head is complete. Errors: those of Socket::Receive; ErrorOf(violation()) with the source given.
   Task<Result<void>> ReadHead(ErrorSource source);

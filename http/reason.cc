@@ -31,6 +31,7 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kMethodNotAllowed, {"method_not_allowed", 405, "MethodNotAllowed", false}},
     {Reason::kClientClosed, {"client_closed", 499, "", false}},
     {Reason::kClientWriteTimeout, {"client_write_timeout", 499, "", false}},
+    {Reason::kBadProxyHeader, {"bad_proxy_header", 400, "", false}},
     {Reason::kConnectionLimit, {"connection_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kClientConnectionLimit, {"client_connection_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kOverloaded, {"overloaded", 503, "ServiceUnavailable", kRetryLater}},
@@ -164,7 +165,7 @@ const ReasonInfo& Info(Reason reason) {
 }
 
 ErrorSource SourceOf(Reason reason) {
-  if (reason >= Reason::kBadRequest && reason <= Reason::kClientWriteTimeout) return ErrorSource::kDownstream;
+  if (reason >= Reason::kBadRequest && reason <= Reason::kBadProxyHeader) return ErrorSource::kDownstream;
   if (reason >= Reason::kDelegateRefused && reason <= Reason::kDelegatePoolFull) return ErrorSource::kUpstream;
   if (reason >= Reason::kBadJson && reason <= Reason::kPluginNotFound) return ErrorSource::kDownstream;
   if (reason >= Reason::kPluginUnavailable) return ErrorSource::kPlugin;

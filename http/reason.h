@@ -30,6 +30,7 @@ enum class Reason : uint8_t {
   kMethodNotAllowed,    // 405
   kClientClosed,        // 499, log only: the client left before the answer was complete.
   kClientWriteTimeout,  // Log only: the client stopped reading the answer.
+  kBadProxyHeader,      // Log only: no valid PROXY header from a peer of --proxy-protocol-from; closed at once.
   // Ourselves.
   kConnectionLimit,        // 503: --max-connections.
   kClientConnectionLimit,  // 503: --max-connections-per-client.

@@ -28,7 +28,7 @@ void CheckForwarded(std::string_view bytes) {
   const RequestHead& head = parser.request();
   std::vector<char> region(2 * bytes.size() + 4096);
   HeadWriter writer(region.data(), region.size());
-  WriteRequestHead(writer, head, {.client_address = "192.0.2.1", .default_host = "d"});
+  WriteRequestHead(writer, head, {.peer_address = "192.0.2.1", .default_host = "d"});
   if (writer.failed()) std::abort();
   const std::string forwarded(writer.written());
   MessageParser again(MessageParser::Role::kRequest,

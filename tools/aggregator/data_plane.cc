@@ -20,7 +20,6 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
   made.request_body_bytes_max = options.max_request_body_bytes;
-  made.forward.trust_forwarded = options.trust_forwarded;
   made.request_timeout_ms = Milliseconds(options.delegate_request_timeout);
   made.forward.expect_continue_timeout_ms = Milliseconds(options.expect_continue_timeout);
   made.forward.tunnel_idle_timeout_ms = Milliseconds(options.tunnel_idle_timeout);
@@ -70,6 +69,11 @@ HttpServerOptions MakeServerOptions(const Options& options) {
     made.downstream.exchanges_max = 1;
     made.downstream.keep_alive_timeout_ms = made.downstream.header_timeout_ms;
   }
+  made.downstream.identity.trusted_proxies = options.trusted_proxies;
+  made.downstream.identity.proxy_protocol_from = options.proxy_protocol_from;
+  made.downstream.identity.forwarded_header = options.forwarded_header;
+  made.downstream.identity.request_ids = options.request_id;
+  made.downstream.identity.trace_contexts = options.trace_context;
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
   made.downstream.parser.target_bytes_max = static_cast<uint32_t>(options.max_target_bytes);
   made.downstream.parser.fields_max = static_cast<uint16_t>(options.max_header_fields);

@@ -167,10 +167,14 @@ void Aggregator::LimitConnections(uint64_t files) {
     LogWarn("few_descriptors", "max_connections={} open_files={} wanted={} remedy=\"raise LimitNOFILE (ulimit -n)\"",
             connections_max_, files, FilesForConnections(connections_max_, shared_.workers_count));
   }
-  // A proxy that speaks for its clients is to be exempt here.
   const ConnectionLimiterOptions limits{.connections_max = connections_max_,
                                         .connections_per_client_max = options_.max_connections_per_client,
-                                        .exempt = nullptr};
+                                        // A proxy's connections are those of many clients.
+                                        .exempt = [this](const Address& peer) {
+                                          const IpAddress ip = IpAddress::FromSocketAddress(peer.get(), peer.bytes());
+                                          return options_.trusted_proxies.Contains(ip) ||
+                                                 options_.proxy_protocol_from.Contains(ip);
+                                        }};
   connections_ = std::make_unique<ConnectionLimiter>(limits);
   shared_.connections = connections_.get();
 }
@@ -233,6 +237,7 @@ std::expected<void, std::string> Aggregator::StartAdmin() {
   admin_thread_->Run([this](Worker& worker) {
     HttpServerOptions server = MakeServerOptions(options_);
     server.connections_max = 1024;
+    server.downstream.identity.proxy_protocol_from = {};  // Scrapers and probes come straight here.
     admin_server_ = std::make_unique<HttpServer>(worker, *admin_, server, admin_metrics_, nullptr);
     admin_server_->Listen(admin_listening_.fds.front(), admin_listening_.address.is_unix());
     admin_listening_.fds.clear();

@@ -25,7 +25,9 @@
 #include <variant>
 #include <vector>
 
+#include "core/cidr.h"
 #include "core/log.h"
+#include "http/forwarded.h"
 
 namespace dpa {
 
@@ -79,8 +81,14 @@ struct Options {
   uint64_t max_connections = 0;  // 0: by the limit on open files.
   // Off: a whole office, or a load balancer that is not known as one, may be one address.
   uint32_t max_connections_per_client = 0;
-  // Off: who can reach us could otherwise tell the delegate any address as the client's.
-  bool trust_forwarded = false;
+
+  // Whom a request comes from. Nobody is believed by default: who can reach us could otherwise tell the delegate any
+  // address as the client's.
+  CidrSet trusted_proxies;
+  CidrSet proxy_protocol_from;
+  ForwardedHeader forwarded_header = ForwardedHeader::kXForwarded;
+  bool request_id = true;
+  bool trace_context = true;
 
   // The delegate.
   Duration delegate_connect_timeout{1'000};
