@@ -81,6 +81,12 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
     void Cancel(Error reason) override { socket.InterruptReceive(reason); }
     Socket& socket;
   };
+  // A deadline on it ends the connection.
+  struct Breaker final : Cancellable {
+    explicit Breaker(DownstreamConnection& c) : connection(c) {}
+    void Cancel(Error reason) override { connection.Break(reason); }
+    DownstreamConnection& connection;
+  };
 
   Task<Result<void>> WaitForRequest();
   Task<Result<void>> ReadHead();
@@ -103,11 +109,13 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
 
   void OnPeerClosed(Socket& socket, Error error) override;
   void TellClientGone(Error error);
+  void Break(Error reason);
   void WatchIfWanted();
 
   DownstreamContext& context_;
   Socket socket_;
   ReceiveInterrupter interrupter_;
+  Breaker breaker_;
   Deadline receive_deadline_;
   Deadline send_deadline_;
   const uint64_t connection_id_;
