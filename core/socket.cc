@@ -74,7 +74,9 @@ void Socket::OnReceived(Completion& completion, int32_t value, bool more, Buffer
     socket.queued_.push_back(std::move(buffer));
     if (more && socket.queued_count() >= socket.QueuedPause()) socket.worker_.ring().Cancel(completion);
   } else if (value == 0) {
-    socket.EndReceive(Error{ErrorCode::kClosed, socket.source_});
+    // The kernel tells of a reset once, to the call that comes first. If that was a send, what looks like an orderly
+    // end here is none, and must not end a body that only the close ends.
+    socket.EndReceive(socket.broken_ ? socket.broken_error_ : Error{ErrorCode::kClosed, socket.source_});
   } else if (value == -ENOBUFS) {
     // The pool is dry. Whoever waits, or watches, goes on when buffers come back.
     const bool wanted = !socket.cancelled_ && (socket.receive_waiter_ || socket.observer_ != nullptr);
@@ -162,8 +164,7 @@ void Socket::OnEndOfTurn() {
     const size_t offered = TotalBytes(send_pieces_.first(send_message_.msg_iovlen));
     const ssize_t sent = worker_.ring().SendNow(fd_, send_message_);
     if (sent < 0 && sent != -EAGAIN) {
-      send_failed_ = true;
-      send_error_ = ErrorFromErrno(static_cast<int>(-sent), source_);
+      FailSend(static_cast<int>(-sent));
       break;
     }
     if (sent > 0) AdvanceSend(static_cast<size_t>(sent));
@@ -179,13 +180,21 @@ void Socket::OnEndOfTurn() {
 void Socket::OnSent(Completion& completion, int32_t value, bool, BufferLease) {
   Socket& socket = static_cast<SendOperation&>(completion).socket;
   if (value > 0) socket.AdvanceSend(static_cast<size_t>(value));
-  if (value < 0 || socket.cancelled_) {
+  if (socket.cancelled_) {
     socket.send_failed_ = !socket.send_pieces_.empty();
-    socket.send_error_ = socket.cancelled_ ? socket.cancel_reason_ : ErrorFromErrno(-value, socket.source_);
+    socket.send_error_ = socket.cancel_reason_;
+  } else if (value < 0) {
+    socket.FailSend(-value);
   }
   socket.NotifyJoiner();
   if (socket.send_failed_ || socket.send_pieces_.empty()) return socket.FinishSend();
   socket.worker_.AtEndOfTurn(socket);
+}
+
+void Socket::FailSend(int os_errno) {
+  send_failed_ = true;
+  send_error_ = broken_error_ = ErrorFromErrno(os_errno, source_);
+  broken_ = true;
 }
 
 void Socket::FinishSend() {

@@ -188,6 +188,43 @@ TEST(SimSocketTest, CancelAtAnyMomentEndsEveryWaitWithTheFirstReason) {
   });
 }
 
+// Goal: a reset is never taken for an orderly end, although the ring tells of it only once. Method: the peer resets, and
+// a send is told before the receive asks.
+Task<void> SendThenReceive(Socket& socket, Error& sent, Error& received) {
+  char byte = 'x';
+  Result<void> result;
+  while (result) {
+    iovec piece{&byte, 1};
+    result = co_await socket.Send({&piece, 1});
+  }
+  sent = result.error();
+  for (;;) {
+    const Result<BufferLease> lease = co_await socket.Receive();
+    if (lease) continue;
+    received = lease.error();
+    break;
+  }
+  co_await socket.Close();
+}
+
+TEST(SimSocketTest, AResetThatASendWasToldOfIsNoOrderlyEnd) {
+  ForEachSeed(kRuns / 3, [](uint64_t seed) {
+    SimRingOptions options;
+    options.faults = SimFaults::Harmless();
+    SimWorld world(seed, options, /*keep_faults=*/true);
+    const auto [a, b] = world.ring().MakePair(false);
+    Socket socket(world.worker(), a, false, ErrorSource::kUpstream);
+    world.ring().Reset(b);
+    Error sent;
+    Error received;
+    world.worker().tasks().Spawn(SendThenReceive(socket, sent, received));
+    world.RunUntilIdle();
+    world.ring().Close(b);
+    EXPECT_EQ(sent.code, ErrorCode::kReset);
+    EXPECT_EQ(received.code, ErrorCode::kReset);
+  });
+}
+
 // --- Back-pressure ---
 
 Task<void> TakeSlowly(SimWorld& world, Socket& socket, uint64_t& received_bytes, uint64_t& waiting_max) {
