@@ -12,9 +12,15 @@ namespace {
 
 constexpr size_t kCellBytes = 16;
 
+// "s00002a@0000007.": by hand, since most of the time of a run would go into formatting it.
 std::array<char, kCellBytes> Cell(SceneSide side, uint64_t number, size_t index) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
   std::array<char, kCellBytes> cell;
-  fmt::format_to_n(cell.data(), cell.size(), "{}{:06x}@{:07x}.", static_cast<char>(side), number & 0xFFFFFF, index);
+  cell[0] = static_cast<char>(side);
+  for (size_t i = 6; i >= 1; --i, number >>= 4) cell[i] = kDigits[number & 15];
+  cell[7] = '@';
+  for (size_t i = 14; i >= 8; --i, index >>= 4) cell[i] = kDigits[index & 15];
+  cell[15] = '.';
   return cell;
 }
 

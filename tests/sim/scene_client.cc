@@ -301,8 +301,8 @@ void SceneClient::CheckDelegates(const SimHead& head, const std::string& body, c
   if (bodiless) {
     EXPECT_EQ(body.size(), 0u) << head.text;
   } else if (!answer->end_untold) {
-    EXPECT_EQ(body.size(), answer->body_bytes)
-        << "a truncated answer looks whole: " << id << " HTTP/1." << (request.http10 ? 0 : 1);
+    EXPECT_EQ(body.size(), answer->body_bytes) << "a truncated answer looks whole: " << id << request.Describe() << "\n"
+                                               << head.text;
   }
 }
 
