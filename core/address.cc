@@ -58,7 +58,8 @@ std::expected<Address, std::string> UnixAddress(std::string_view path) {
   return Address(reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(bytes));
 }
 
-std::expected<Address, std::string> LookUp(const HostPort& host_port, std::string_view text, bool literal_only) {
+std::expected<std::vector<Address>, std::string> LookUpAll(const HostPort& host_port, std::string_view text,
+                                                           bool literal_only) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV | (literal_only ? AI_NUMERICHOST : 0) | (host_port.host.empty() ? AI_PASSIVE : 0);
@@ -71,9 +72,18 @@ std::expected<Address, std::string> LookUp(const HostPort& host_port, std::strin
     return std::unexpected(literal_only ? fmt::format("\"{}\" does not name an IP address", text)
                                         : fmt::format("cannot resolve \"{}\": {}", text, gai_strerror(failed)));
   }
-  Address address(found->ai_addr, found->ai_addrlen);
+  std::vector<Address> addresses;
+  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+    addresses.emplace_back(one->ai_addr, one->ai_addrlen);
+  }
   freeaddrinfo(found);
-  return address;
+  return addresses;
+}
+
+std::expected<Address, std::string> LookUp(const HostPort& host_port, std::string_view text, bool literal_only) {
+  const std::expected<std::vector<Address>, std::string> all = LookUpAll(host_port, text, literal_only);
+  if (!all) return std::unexpected(all.error());
+  return all->front();
 }
 
 }  // namespace
@@ -102,6 +112,17 @@ std::expected<Address, std::string> Address::Resolve(std::string_view text) {
   const std::expected<HostPort, std::string> split = Split(text);
   if (!split) return std::unexpected(split.error());
   return LookUp(*split, text, false);
+}
+
+std::expected<std::vector<Address>, std::string> Address::ResolveAll(std::string_view text) {
+  if (text.starts_with(kUnixPrefix)) {
+    const std::expected<Address, std::string> address = UnixAddress(text.substr(kUnixPrefix.size()));
+    if (!address) return std::unexpected(address.error());
+    return std::vector{*address};
+  }
+  const std::expected<HostPort, std::string> split = Split(text);
+  if (!split) return std::unexpected(split.error());
+  return LookUpAll(*split, text, false);
 }
 
 uint16_t Address::port() const {

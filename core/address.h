@@ -8,6 +8,7 @@
 #include <expected>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dpa {
 
@@ -22,6 +23,9 @@ class Address {
   static std::expected<Address, std::string> Parse(std::string_view text);
   // As Parse, but HOST may be a name: asks the resolver, so it blocks. Not for a worker's thread. The first answer.
   static std::expected<Address, std::string> Resolve(std::string_view text);
+
+  // All answers, as often and in the order that the resolver gives them. Blocks.
+  static std::expected<std::vector<Address>, std::string> ResolveAll(std::string_view text);
 
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage_); }
   socklen_t bytes() const { return bytes_; }

@@ -13,6 +13,7 @@ std::string_view ToString(ErrorCode code) {
     case ErrorCode::kTimeout: return "timeout";
     case ErrorCode::kCancelled: return "cancelled";
     case ErrorCode::kShed: return "shed";
+    case ErrorCode::kQueueTimeout: return "queue_timeout";
     case ErrorCode::kTooLarge: return "too_large";
     case ErrorCode::kMalformed: return "malformed";
     case ErrorCode::kUnsupported: return "unsupported";

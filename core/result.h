@@ -10,18 +10,19 @@
 namespace dpa {
 
 enum class ErrorCode : uint8_t {
-  kClosed,       // The peer ended its side in an orderly way (end of stream).
-  kReset,        // The peer broke the connection off.
-  kRefused,      // Nobody listens at that address, or the name of the socket does not exist.
-  kUnreachable,  // No route, no network, no such host.
-  kTimeout,      // A Deadline fired.
-  kCancelled,    // We gave up ourselves: shutdown, or the other side of the exchange has gone.
-  kShed,         // A queue or pool is full.
-  kTooLarge,     // A limit on size was passed.
-  kMalformed,    // The peer broke the protocol.
-  kUnsupported,  // Well-formed, but nothing that we do.
-  kUnavailable,  // The peer is known not to be ready (plugin starting, no delegate).
-  kInternal,     // Our own fault or the system's (os_errno says which).
+  kClosed,        // The peer ended its side in an orderly way (end of stream).
+  kReset,         // The peer broke the connection off.
+  kRefused,       // Nobody listens at that address, or the name of the socket does not exist.
+  kUnreachable,   // No route, no network, no such host.
+  kTimeout,       // A Deadline fired.
+  kCancelled,     // We gave up ourselves: shutdown, or the other side of the exchange has gone.
+  kShed,          // A queue or pool is full.
+  kQueueTimeout,  // Waited too long in a queue of ours.
+  kTooLarge,      // A limit on size was passed.
+  kMalformed,     // The peer broke the protocol.
+  kUnsupported,   // Well-formed, but nothing that we do.
+  kUnavailable,   // The peer is known not to be ready (plugin starting, no delegate).
+  kInternal,      // Our own fault or the system's (os_errno says which).
 };
 
 enum class ErrorSource : uint8_t { kInternal, kDownstream, kUpstream, kPlugin };

@@ -88,7 +88,12 @@ class Ring {
   virtual ssize_t SendNow(int fd, const msghdr& message) = 0;
   virtual int OpenSocket(int domain) = 0;  // A stream socket, CLOEXEC and NONBLOCK.
   virtual int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) = 0;  // For unix sockets.
+  // What the next receive would find: 1: bytes; 0: end of stream; -EAGAIN: nothing yet. Takes nothing.
+  virtual int PeekNow(int fd) = 0;
   virtual void Shutdown(int fd, int how) = 0;
+  // The peer neither sends nor takes anything any more, or has broken the connection off. One that has only ended its
+  // sending side is not gone; over TCP neither is, before its reset has come, one that has closed.
+  virtual bool HungUp(int fd) = 0;
   // Breaks the connection off: a TCP peer sees a reset instead of an end of stream. `fd` is to be closed next.
   virtual void Reset(int fd) = 0;
   // REQUIRES: no operation in flight on `fd`.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -221,11 +222,22 @@ int UringRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_byt
   return connect(fd, address, address_bytes) == 0 ? 0 : -errno;
 }
 
+int UringRing::PeekNow(int fd) {
+  char byte;
+  const ssize_t got = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got >= 0 ? static_cast<int>(got) : -errno;
+}
+
 // Dissolving the association sends the reset at once and works with operations in flight, which SO_LINGER does not: it
 // takes effect at close(2), after the end of stream that shutdown(2) has already sent.
 void UringRing::Reset(int fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC};
   connect(fd, &nowhere, sizeof nowhere);
+}
+
+bool UringRing::HungUp(int fd) {
+  pollfd polled{fd, 0, 0};  // POLLHUP and POLLERR come unasked.
+  return poll(&polled, 1, 0) == 1;
 }
 
 void UringRing::Shutdown(int fd, int how) { shutdown(fd, how); }

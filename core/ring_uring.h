@@ -43,7 +43,9 @@ class UringRing final : public Ring {
   ssize_t SendNow(int fd, const msghdr& message) override;
   int OpenSocket(int domain) override;
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
+  int PeekNow(int fd) override;
   void Shutdown(int fd, int how) override;
+  bool HungUp(int fd) override;
   void Reset(int fd) override;
   void Close(int fd) override;
 

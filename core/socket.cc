@@ -1,6 +1,7 @@
 #include "core/socket.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace dpa {
@@ -8,6 +9,8 @@ namespace {
 
 // Pieces that one sendmsg takes (UIO_MAXIOV).
 constexpr size_t kPiecesPerSendMax = 1024;
+// Pieces that join posted bytes in one sendmsg, and those: a message's usual ones fit.
+constexpr size_t kPiecesWithPosted = 24;
 // A unix listener whose backlog is full refuses at once; this is the pause before it is tried again.
 constexpr uint64_t kUnixRetryMs = 5;
 
@@ -20,7 +23,13 @@ size_t TotalBytes(std::span<const iovec> pieces) {
 }  // namespace
 
 Socket::Socket(Worker& worker, int fd, bool is_unix, ErrorSource source)
-    : worker_(worker), fd_(fd), is_unix_(is_unix), source_(source), receive_(*this), send_(*this) {
+    : worker_(worker),
+      fd_(fd),
+      is_unix_(is_unix),
+      source_(source),
+      receive_(*this),
+      send_(*this),
+      posted_(worker.bytes()) {
   DPA_ASSERT(fd >= 0);
 }
 
@@ -125,20 +134,37 @@ void Socket::Watch(SocketObserver& observer) {
 
 // --- Sending ---
 
-bool Socket::PrepareSend(std::span<iovec> pieces) {
+bool Socket::PrepareSend(std::span<iovec> pieces, SendCheck check) {
   DPA_ASSERT(fd_ >= 0 && send_done_);
+  // Posted bytes may have failed since: the connection is of no use any more.
+  if (send_failed_) return true;
   send_pieces_ = pieces;
-  send_failed_ = false;
+  send_check_ = check;
   AdvanceSend(0);
-  if (send_pieces_.empty() && !cancelled_) return true;
+  if (!HasOutput() && !cancelled_) return true;
   send_done_ = false;
-  worker_.AtEndOfTurn(*this);
+  // Posted bytes that the ring is sending go on from their completion.
+  if (!send_.in_flight()) worker_.AtEndOfTurn(*this);
   return false;
+}
+
+void Socket::Post(std::span<const iovec> pieces) {
+  DPA_ASSERT(fd_ >= 0 && CanPost(TotalBytes(pieces)));
+  for (const iovec& piece : pieces) posted_.Append({static_cast<const char*>(piece.iov_base), piece.iov_len});
+  if (!posted_.empty()) worker_.AtEndOfTurn(*this);
 }
 
 // Drops `bytes` from the front of what is to be sent, and empty pieces.
 void Socket::AdvanceSend(size_t bytes) {
   sent_bytes_ += bytes;
+  if (!posted_.empty()) {
+    const size_t taken = std::min(bytes, posted().size());
+    posted_begin_ += taken;
+    bytes -= taken;
+    if (!posted().empty()) return;
+    posted_.Release();
+    posted_begin_ = 0;
+  }
   while (!send_pieces_.empty() && bytes >= send_pieces_.front().iov_len) {
     bytes -= send_pieces_.front().iov_len;
     send_pieces_ = send_pieces_.subspan(1);
@@ -150,51 +176,84 @@ void Socket::AdvanceSend(size_t bytes) {
   front.iov_len -= bytes;
 }
 
+// What this turn's completions have told is in the queue; what has come since only the kernel knows. Both looks miss
+// what is still on its way, and completions beyond one turn's batch.
+Result<void> Socket::CheckQuiet(SendCheck check) {
+  if (check == SendCheck::kNone) return {};
+  if (has_unread()) return std::unexpected(Error{ErrorCode::kMalformed, source_});
+  if (receive_ended_) return std::unexpected(receive_error_);
+  const int peeked = check == SendCheck::kAsked ? worker_.ring().PeekNow(fd_) : -EAGAIN;
+  if (peeked == -EAGAIN) return {};
+  if (peeked < 0) return std::unexpected(ErrorFromErrno(-peeked, source_));
+  return std::unexpected(Error{peeked == 0 ? ErrorCode::kClosed : ErrorCode::kMalformed, source_});
+}
+
 void Socket::OnEndOfTurn() {
-  if (cancelled_) {
-    send_failed_ = true;
-    send_error_ = cancel_reason_;
-    return FinishSend();
-  }
+  const SendCheck check = std::exchange(send_check_, SendCheck::kNone);
+  const Result<void> allowed = cancelled_ ? std::unexpected(cancel_reason_) : CheckQuiet(check);
+  if (!allowed) return FailSend(allowed.error());
   bool short_send = false;
-  while (!send_pieces_.empty() && !short_send) {
+  while (HasOutput() && !short_send) {
+    std::array<iovec, kPiecesWithPosted> gathered;
     send_message_ = {};
     send_message_.msg_iov = send_pieces_.data();
     send_message_.msg_iovlen = std::min(send_pieces_.size(), kPiecesPerSendMax);
-    const size_t offered = TotalBytes(send_pieces_.first(send_message_.msg_iovlen));
-    const ssize_t sent = worker_.ring().SendNow(fd_, send_message_);
-    if (sent < 0 && sent != -EAGAIN) {
-      FailSend(static_cast<int>(-sent));
-      break;
+    if (!posted_.empty()) {
+      const size_t joined_count = std::min(send_pieces_.size(), gathered.size() - 1);
+      gathered[0] = {const_cast<char*>(posted().data()), posted().size()};
+      std::copy_n(send_pieces_.begin(), joined_count, gathered.begin() + 1);
+      send_message_.msg_iov = gathered.data();
+      send_message_.msg_iovlen = joined_count + 1;
     }
+    const size_t offered = TotalBytes({send_message_.msg_iov, send_message_.msg_iovlen});
+    const ssize_t sent = worker_.ring().SendNow(fd_, send_message_);
+    ++sends_count_;
+    if (sent < 0 && sent != -EAGAIN) return BreakSend(static_cast<int>(-sent));
     if (sent > 0) AdvanceSend(static_cast<size_t>(sent));
     short_send = sent < 0 || static_cast<size_t>(sent) < offered;
   }
-  if (send_failed_ || send_pieces_.empty()) return FinishSend();
-  // The socket's buffer is full: the ring sends the rest as room comes.
-  send_message_.msg_iov = send_pieces_.data();
-  send_message_.msg_iovlen = std::min(send_pieces_.size(), kPiecesPerSendMax);
+  if (!HasOutput()) return FinishSend();
+  SubmitSend();
+}
+
+// The socket's buffer is full: the ring sends the rest as room comes.
+void Socket::SubmitSend() {
+  if (posted_.empty()) {
+    send_message_.msg_iov = send_pieces_.data();
+    send_message_.msg_iovlen = std::min(send_pieces_.size(), kPiecesPerSendMax);
+  } else {
+    posted_piece_ = {const_cast<char*>(posted().data()), posted().size()};
+    send_message_.msg_iov = &posted_piece_;
+    send_message_.msg_iovlen = 1;
+  }
+  ++sends_count_;
   worker_.ring().Send(send_, fd_, send_message_);
 }
 
 void Socket::OnSent(Completion& completion, int32_t value, bool, BufferLease) {
   Socket& socket = static_cast<SendOperation&>(completion).socket;
   if (value > 0) socket.AdvanceSend(static_cast<size_t>(value));
-  if (socket.cancelled_) {
-    socket.send_failed_ = !socket.send_pieces_.empty();
-    socket.send_error_ = socket.cancel_reason_;
-  } else if (value < 0) {
-    socket.FailSend(-value);
-  }
   socket.NotifyJoiner();
-  if (socket.send_failed_ || socket.send_pieces_.empty()) return socket.FinishSend();
+  if (!socket.HasOutput()) return socket.FinishSend();
+  if (socket.cancelled_) return socket.FailSend(socket.cancel_reason_);
+  if (value < 0) return socket.BreakSend(-value);
   socket.worker_.AtEndOfTurn(socket);
 }
 
-void Socket::FailSend(int os_errno) {
-  send_failed_ = true;
-  send_error_ = broken_error_ = ErrorFromErrno(os_errno, source_);
+void Socket::BreakSend(int os_errno) {
   broken_ = true;
+  broken_error_ = ErrorFromErrno(os_errno, source_);
+  FailSend(broken_error_);
+}
+
+// For good: a stream that has lost bytes cannot go on.
+void Socket::FailSend(Error error) {
+  send_failed_ = true;
+  send_error_ = error;
+  posted_.Release();
+  posted_begin_ = 0;
+  send_pieces_ = {};
+  FinishSend();
 }
 
 void Socket::FinishSend() {
@@ -227,6 +286,7 @@ void Socket::InterruptReceive(Error reason) {
 }
 
 void Socket::ShutdownSend() {
+  DPA_ASSERT(posted_.empty());
   if (fd_ >= 0 && !cancelled_) worker_.ring().Shutdown(fd_, SHUT_WR);
 }
 
@@ -241,6 +301,11 @@ Task<void> Socket::Close() {
   DPA_ASSERT(!is_waiting_for_buffers());
   // Shutdown completes a receive by itself; a cancel covers what has not yet been polled.
   if (receive_.in_flight()) worker_.ring().Cancel(receive_);
+  if (!posted_.empty()) {
+    // Its turn's end is still to come; cancelled, it only drops them.
+    const std::span<iovec> nothing;
+    static_cast<void>(co_await Send(nothing));
+  }
   JoinAwaiter join{*this};
   co_await join;
   queued_.clear();
@@ -267,7 +332,7 @@ Task<void> Socket::LingerAndClose(uint64_t timeout_ms, uint64_t bytes_max) {
 
 namespace {
 
-// Connects one TCP descriptor. Cancelled by its deadline.
+// Connects one TCP descriptor. Cancelled by its deadline, or from outside.
 class ConnectOperation final : public Completion, public Cancellable {
  public:
   ConnectOperation(Worker& worker, int fd, const Address& address)
@@ -302,40 +367,46 @@ Error ConnectError(int os_errno, ErrorSource source) {
   return error;
 }
 
-Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms) {
+Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms,
+                      const Cancellation& cancel) {
   const uint64_t give_up_ms = worker.timers().now_ms() + timeout_ms;
   for (;;) {
     const int failed = worker.ring().ConnectNow(fd, address.get(), address.bytes());
-    if (failed != -EAGAIN) co_return failed;
+    if (failed != -EAGAIN || cancel.cancelled()) co_return failed;
     if (worker.timers().now_ms() >= give_up_ms) co_return -EAGAIN;
     co_await worker.Sleep(kUnixRetryMs);
   }
 }
 
-Task<int> ConnectTcp(Worker& worker, int fd, const Address& address, uint64_t timeout_ms) {
+Task<int> ConnectTcp(Worker& worker, int fd, const Address& address, uint64_t timeout_ms, Cancellation& cancel) {
   ConnectOperation operation(worker, fd, address);
   Deadline deadline(worker.timers(), operation, Error{ErrorCode::kTimeout});
   deadline.ArmAfter(timeout_ms);
+  cancel.Guard(&operation);
   const int32_t value = co_await operation;
+  cancel.Guard(nullptr);
   co_return value < 0 && deadline.fired() ? -ETIMEDOUT : value;
 }
 
 }  // namespace
 
-Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source) {
+Task<Result<int>> Connect(Worker& worker, const Address& address, uint64_t timeout_ms, ErrorSource source,
+                          Cancellation* cancel) {
+  Cancellation never;
+  Cancellation& cancelled = cancel != nullptr ? *cancel : never;
+  if (cancelled.cancelled()) co_return std::unexpected(cancelled.reason());
   const int fd = worker.ring().OpenSocket(address.family());
   if (fd < 0) co_return std::unexpected(ConnectError(-fd, source));
   int failed = 0;
   if (address.is_unix()) {
-    failed = co_await ConnectUnix(worker, fd, address, timeout_ms);
+    failed = co_await ConnectUnix(worker, fd, address, timeout_ms, cancelled);
   } else {
-    failed = co_await ConnectTcp(worker, fd, address, timeout_ms);
+    failed = co_await ConnectTcp(worker, fd, address, timeout_ms, cancelled);
   }
-  if (failed < 0) {
-    worker.ring().Close(fd);
-    co_return std::unexpected(ConnectError(-failed, source));
-  }
-  co_return fd;
+  if (failed == 0 && !cancelled.cancelled()) co_return fd;
+  worker.ring().Close(fd);
+  if (cancelled.cancelled()) co_return std::unexpected(cancelled.reason());
+  co_return std::unexpected(ConnectError(-failed, source));
 }
 
 }  // namespace dpa

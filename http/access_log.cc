@@ -106,6 +106,7 @@ void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_
     line.Span(R"(,"t_request":)", record.upstream_ready_ns, record.request_sent_ns);
     line.Span(R"(,"t_response_head":)", record.request_sent_ns, record.response_head_ns);
     line.Span(R"(,"t_response":)", record.response_head_ns, record.finished_ns);
+    line.Span(R"(,"t_tunnel":)", record.upgraded_ns, record.finished_ns);
     line.Span(R"(,"t_total":)", record.started_ns, record.finished_ns);
     line.TextUnlessEmpty(R"(,"user_agent":)", record.user_agent);
     line.Raw("}\n");

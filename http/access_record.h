@@ -18,6 +18,7 @@ struct AccessRecord {
   uint64_t upstream_ready_ns = 0;  // Connection to the delegate leased, or plugin call handed to its session.
   uint64_t request_sent_ns = 0;    // Request head (delegate) or whole message (plugin) sent.
   uint64_t response_head_ns = 0;   // Response head came from upstream.
+  uint64_t upgraded_ns = 0;        // 101 sent: the exchange became a tunnel.
   uint64_t finished_ns = 0;        // Last byte handed to the kernel, or given up.
 
   // Views into the request's head; good until the record is written.

@@ -13,6 +13,7 @@ namespace dpa {
 namespace {
 
 constexpr Error kClientTimeout{ErrorCode::kTimeout, ErrorSource::kDownstream};
+constexpr Error kClientLeft{ErrorCode::kClosed, ErrorSource::kDownstream};
 
 const RequestHead kNoRequest;
 
@@ -26,8 +27,10 @@ DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, b
       socket_(context.worker, fd, is_unix, ErrorSource::kDownstream),
       interrupter_(socket_),
       breaker_(*this),
+      half_close_target_(*this),
       receive_deadline_(context.worker.timers(), interrupter_, kClientTimeout),
       send_deadline_(context.worker.timers(), breaker_, kClientTimeout),
+      half_close_deadline_(context.worker.timers(), half_close_target_, kClientLeft),
       connection_id_(Numbered(context.worker.index(), ++context.connections_count)),
       request_(&kNoRequest) {
   sockaddr_storage peer;
@@ -68,6 +71,8 @@ Task<void> DownstreamConnection::Serve() {
     reader().Detach();
     context_.GiveMemory(std::move(memory_));
   }
+  if (socket_.has_posted()) static_cast<void>(co_await FlushPosted());
+  CountBytes();
   if (ending == Ending::kAbort && response_framing_ == BodyFraming::kUntilClose) {
     // An orderly end would make a truncated body look whole.
     context_.worker.ring().Reset(socket_.fd());
@@ -137,6 +142,7 @@ void DownstreamConnection::BeginExchange(const RequestHead& head) {
   response_ = ResponseState::kNone;
   response_framing_ = BodyFraming::kNone;
   keep_alive_ = false;
+  tunnel_ = false;
   client_failed_ = false;
   unread_pieces_ = {};
   unread_index_ = 0;
@@ -148,13 +154,18 @@ void DownstreamConnection::BeginExchange(const RequestHead& head) {
   record_.connection_id = connection_id_;
   record_.exchange_id = Numbered(context_.worker.index(), ++context_.exchanges_count);
   record_.head_ns = context_.worker.now_ns();
-  record_.method = head.method;
-  record_.target = head.target;
-  record_.host = head.host;
   record_.client = {client_text_.data(), client_bytes_};
   record_.downstream_reused = exchanges_count_ > 1;
+  DescribeRequest();
+}
+
+// The record's views into the head.
+void DownstreamConnection::DescribeRequest() {
+  record_.method = request_->method;
+  record_.target = request_->target;
+  record_.host = request_->host;
   if (context_.access_log == nullptr) return;
-  if (const HeaderField* field = head.FindField("user-agent")) record_.user_agent = field->value;
+  if (const HeaderField* field = request_->FindField("user-agent")) record_.user_agent = field->value;
 }
 
 Task<DownstreamConnection::Ending> DownstreamConnection::EndExchange() {
@@ -198,7 +209,11 @@ Task<bool> DownstreamConnection::DrainBody() {
 void DownstreamConnection::FinishRecord() {
   record_.finished_ns = context_.worker.ReadClockNs();
   record_.request_body_bytes = reader().body().payload_bytes();
-  if (client_failed_ && response_ != ResponseState::kFinished) {
+  // With source upstream it was not the client who failed, but we who gave up; RespondError has said why.
+  const bool client_left = client_failed_ && client_error_.source != ErrorSource::kUpstream;
+  if (tunnel_) {
+    // EndTunnel has said how it ended.
+  } else if (client_left && response_ != ResponseState::kFinished) {
     const bool ours = client_error_.code == ErrorCode::kCancelled;
     EndByReason(ours ? Reason::kShuttingDown : write_timed_out_ ? Reason::kClientWriteTimeout : Reason::kClientClosed);
     record_.status = Info(record_.reason).http_status;
@@ -207,11 +222,18 @@ void DownstreamConnection::FinishRecord() {
   }
   context_.metrics.CountRequest(record_);
   context_.metrics.requests_in_flight.Add(-1);
+  CountBytes();
+  if (context_.access_log != nullptr) context_.access_log->Write(record_);
+  routes_ = {};
+  upstream_ = EndpointPin();
+}
+
+// What posted answers send is counted with the next exchange, or at the end of the connection.
+void DownstreamConnection::CountBytes() {
   context_.metrics.received_bytes.Add(socket_.received_bytes() -
                                       std::exchange(received_counted_, socket_.received_bytes()));
   context_.metrics.sent_bytes.Add(socket_.sent_bytes() - std::exchange(sent_counted_, socket_.sent_bytes()));
-  if (context_.access_log != nullptr) context_.access_log->Write(record_);
-  routes_ = {};
+  context_.metrics.sends.Add(socket_.sends_count() - std::exchange(sends_counted_, socket_.sends_count()));
 }
 
 void DownstreamConnection::EndByReason(Reason reason) {
@@ -252,12 +274,13 @@ Task<Result<void>> DownstreamConnection::SendContinue() {
 
 BodyPieces DownstreamConnection::TakePieces() {
   const BodyPieces pieces = reader().TakePieces();
+  if (pieces.bytes != 0) continue_pending_ = false;
   if (pieces.last) WatchIfWanted();
   return pieces;
 }
 
 Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
-  receive_deadline_.ArmAfter(context_.options.body_timeout_ms);
+  receive_deadline_.ArmAfter(tunnel_ ? 0 : context_.options.body_timeout_ms);
   socket_.StopWatching();
   const Result<BodyPieces> pieces = co_await reader().ReadPieces(ErrorSource::kDownstream);
   receive_deadline_.Disarm();
@@ -267,9 +290,11 @@ Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
     const bool interrupted = pieces.error().code == ErrorCode::kCancelled && !socket_.cancelled();
     const bool reachable = receive_deadline_.fired() || reader().violation() != HttpViolation::kNone || interrupted;
     if (!reachable) NoteClientError(pieces.error());
-  } else if (pieces->last) {
-    WatchIfWanted();
+    co_return pieces;
   }
+  // It has not waited for `100 Continue`, or no longer does.
+  if (pieces->bytes != 0) continue_pending_ = false;
+  if (pieces->last) WatchIfWanted();
   co_return pieces;
 }
 
@@ -311,17 +336,35 @@ void DownstreamConnection::NoteClientError(Error error) {
 
 void DownstreamConnection::CancelWhenClientGone(Cancellable* target) {
   gone_target_ = target;
-  if (target == nullptr) return socket_.StopWatching();
+  if (target == nullptr) {
+    half_close_deadline_.Disarm();
+    half_closed_ = false;
+    return socket_.StopWatching();
+  }
   if (client_failed_) return target->Cancel(client_error_);
   WatchIfWanted();
 }
 
 // While the body is being read, its reader sees the client's end; afterwards nobody would.
 void DownstreamConnection::WatchIfWanted() {
-  if (gone_target_ != nullptr && reader().body_done()) socket_.Watch(*this);
+  if (gone_target_ != nullptr && reader().body_done() && !tunnel_) socket_.Watch(*this);
 }
 
-void DownstreamConnection::OnPeerClosed(Socket&, Error error) { TellClientGone(error); }
+// An end of stream behind a whole request may be a client that only has nothing more to say (RFC 9112 §9.6 lets it
+// close its sending side and read on). A reset, or a unix peer that has closed both sides, has left for certain.
+void DownstreamConnection::OnPeerClosed(Socket&, Error error) {
+  const uint64_t timeout_ms = context_.options.half_close_timeout_ms;
+  const bool gone = error.code != ErrorCode::kClosed || timeout_ms == 0 || worker().ring().HungUp(socket_.fd());
+  if (gone) return TellClientGone(error);
+  half_closed_ = true;
+  half_close_deadline_.ArmAfter(timeout_ms);
+}
+
+// Nothing has gone out to it for a while. One that is slow to take what is being sent has not left.
+void DownstreamConnection::EndHalfClose(Error error) {
+  if (socket_.is_sending()) return half_close_deadline_.ArmAfter(context_.options.half_close_timeout_ms);
+  TellClientGone(error);
+}
 
 void DownstreamConnection::TellClientGone(Error error) {
   NoteClientError(error);

@@ -7,8 +7,8 @@
 //     closed silently    answered    aborted (its response is truncated), or closed after it (lingering, if the
 //                                    client still sends)
 //
-// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order. An idle connection
-// holds no buffer and no parser. Every exchange that has begun, a refused head included, ends with an access record.
+// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order; short answers to them
+// leave together. An idle connection holds no buffer and no parser. Every exchange that has begun, a refused head included, ends with an access record.
 
 #pragma once
 
@@ -62,14 +62,19 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
 
   // --- ExchangeRelay ---
   void HoldRoutes(RoutesPin pin) override { routes_ = std::move(pin); }
+  void HoldUpstream(EndpointPin pin) override { upstream_ = std::move(pin); }
   std::string_view client_host() const override;
   Task<Result<void>> SendContinue() override;
+  bool awaits_continue() const override { return continue_pending_ && !memory_->reader.has_surplus(); }
   BodyPieces TakePieces() override;
   Task<Result<BodyPieces>> ReadPieces() override;
   void InterruptRead(Error reason) override { socket_.InterruptReceive(reason); }
   Task<Result<void>> ForwardInterim(const ResponseHead& head) override;
   Task<Result<void>> ForwardHead(const ResponseHead& head, const BodyPieces& first) override;
   Task<Result<void>> ForwardBody(const BodyPieces& pieces) override;
+  Task<Result<void>> StartTunnel(const ResponseHead& head) override;
+  void CancelClient(Error reason, bool reset) override;
+  void EndTunnel(Reason reason) override;
 
  private:
   enum class ResponseState : uint8_t { kNone, kStarted, kFinished };
@@ -87,14 +92,22 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
     void Cancel(Error reason) override { connection.Break(reason); }
     DownstreamConnection& connection;
   };
+  // A client that has ended its sending side may still want its answer, or have left: TCP tells both alike.
+  struct HalfCloseTarget final : Cancellable {
+    explicit HalfCloseTarget(DownstreamConnection& c) : connection(c) {}
+    void Cancel(Error reason) override { connection.EndHalfClose(reason); }
+    DownstreamConnection& connection;
+  };
 
   Task<Result<void>> WaitForRequest();
   Task<Result<void>> ReadHead();
   Task<Ending> RefuseHead(Error error);
   void BeginExchange(const RequestHead& head);
+  void DescribeRequest();
   Task<Ending> EndExchange();
   Task<bool> DrainBody();
   void FinishRecord();
+  void CountBytes();
   void NoteClientError(Error error);
   void EndByReason(Reason reason);
 
@@ -104,10 +117,15 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   std::string_view WriteOwnHead(const Response& response, BodyFraming framing, uint64_t content_length);
   Task<Result<void>> RespondStatus(Reason reason, int status, std::string_view message,
                                    std::span<const HeaderField> fields);
+  std::string_view WriteForwardedHead(const ResponseHead& head, const ResponseFraming& framing,
+                                      std::span<const HeaderField> added);
+  bool PostOut();
   Task<Result<void>> SendOut();
+  Task<Result<void>> FlushPosted();
   Task<Result<void>> SendAll(std::span<iovec> pieces);
 
   void OnPeerClosed(Socket& socket, Error error) override;
+  void EndHalfClose(Error error);
   void TellClientGone(Error error);
   void Break(Error reason);
   void WatchIfWanted();
@@ -116,8 +134,10 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   Socket socket_;
   ReceiveInterrupter interrupter_;
   Breaker breaker_;
+  HalfCloseTarget half_close_target_;
   Deadline receive_deadline_;
   Deadline send_deadline_;
+  Deadline half_close_deadline_;
   const uint64_t connection_id_;
   uint32_t exchanges_count_ = 0;
   bool idle_ = true;
@@ -132,18 +152,22 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   const RequestHead* request_;
   RouteMatch match_;
   RoutesPin routes_;
+  EndpointPin upstream_;
   AccessRecord record_;
   Cancellable* gone_target_ = nullptr;
   ResponseState response_ = ResponseState::kNone;
   BodyFraming response_framing_ = BodyFraming::kNone;
   bool keep_alive_ = false;        // As the response's head has told the client.
   bool continue_pending_ = false;  // The client waits for `100 Continue`.
+  bool half_closed_ = false;       // The client has ended its sending side behind this request.
+  bool tunnel_ = false;            // The exchange has become a tunnel.
   bool client_failed_ = false;     // Reading from or sending to the client has failed; client_error_ says how.
   Error client_error_;
   BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
   uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.
   uint64_t sent_counted_ = 0;
+  uint64_t sends_counted_ = 0;
 
   // The server's list.
   friend class HttpServer;

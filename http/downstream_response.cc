@@ -97,6 +97,10 @@ Task<Result<void>> DownstreamConnection::Respond(const Response& response, std::
     out.Add({static_cast<const char*>(piece.iov_base), piece.iov_len});
   }
   const std::span<iovec> rest = body.subspan(joined_count);
+  if (rest.empty() && PostOut()) {
+    response_ = ResponseState::kFinished;
+    co_return Result<void>();
+  }
   Result<void> sent = co_await SendOut();
   if (sent && !rest.empty()) sent = co_await SendAll(rest);
   if (sent) response_ = ResponseState::kFinished;
@@ -173,15 +177,20 @@ Task<Result<void>> DownstreamConnection::FinishResponse() {
 Task<Result<void>> DownstreamConnection::ForwardInterim(const ResponseHead& head) {
   DPA_ASSERT(head.interim() && response_ == ResponseState::kNone);
   if (request_->version_minor == 0) co_return Result<void>();
+  const ResponseFraming framing;
+  memory_->out.Clear();
+  memory_->out.Add(WriteForwardedHead(head, framing, {}));
+  co_return co_await SendOut();
+}
+
+std::string_view DownstreamConnection::WriteForwardedHead(const ResponseHead& head, const ResponseFraming& framing,
+                                                          std::span<const HeaderField> added) {
   const size_t capacity = FieldBytes(head.fields) + head.reason.size() + kAddedBytesMax;
   memory_->head.Clear();
   HeadWriter writer(memory_->head.Tail(capacity), capacity);
-  const ResponseFraming framing;
-  WriteResponseHead(writer, *request_, head, framing);
+  WriteResponseHead(writer, *request_, head, framing, added);
   DPA_ASSERT(!writer.failed());
-  memory_->out.Clear();
-  memory_->out.Add(writer.written());
-  co_return co_await SendOut();
+  return writer.written();
 }
 
 Task<Result<void>> DownstreamConnection::ForwardHead(const ResponseHead& head, const BodyPieces& first) {
@@ -193,15 +202,10 @@ Task<Result<void>> DownstreamConnection::ForwardHead(const ResponseHead& head, c
   // RFC 9110 §6.6.1: who forwards a response without a date adds one.
   const HeaderField date{"Date", context_.date.At(context_.worker.now_ms())};
   const bool dated = head.FindField("date") != nullptr;
-  const size_t capacity = FieldBytes(head.fields) + head.reason.size() + kAddedBytesMax;
-  memory_->head.Clear();
-  HeadWriter writer(memory_->head.Tail(capacity), capacity);
-  WriteResponseHead(writer, *request_, head, framing, std::span(&date, dated ? 0 : 1));
-  DPA_ASSERT(!writer.failed());
+  memory_->out.Clear();
+  memory_->out.Add(WriteForwardedHead(head, framing, std::span(&date, dated ? 0 : 1)));
   record_.status = head.status;
   response_ = ResponseState::kStarted;
-  memory_->out.Clear();
-  memory_->out.Add(writer.written());
   co_return co_await ForwardBody(first);
 }
 
@@ -212,12 +216,71 @@ Task<Result<void>> DownstreamConnection::ForwardBody(const BodyPieces& pieces) {
     memory_->out.AddBody(pieces, response_framing_ == BodyFraming::kChunked, memory_->body);
     record_.response_body_bytes += pieces.bytes;
   }
+  if (last && PostOut()) {
+    response_ = ResponseState::kFinished;
+    co_return Result<void>();
+  }
   const Result<void> sent = co_await SendOut();
-  if (sent && last) response_ = ResponseState::kFinished;
+  if (!sent || !last) co_return sent;
+  response_ = ResponseState::kFinished;
+  if (tunnel_) socket_.ShutdownSend();
   co_return sent;
 }
 
+// --- A tunnel ---
+
+Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
+  DPA_ASSERT(head.status == 101 && !request_->upgrade.empty() && response_ == ResponseState::kNone);
+  if (client_failed_) co_return std::unexpected(client_error_);
+  // From now on the end of the client's stream is read, not watched for.
+  CancelWhenClientGone(nullptr);
+  keep_alive_ = false;
+  tunnel_ = true;
+  const ResponseFraming framing;
+  memory_->out.Clear();
+  memory_->out.Add(WriteForwardedHead(head, framing, {}));
+  record_.status = head.status;
+  record_.upgraded_ns = context_.worker.now_ns();
+  response_ = ResponseState::kStarted;
+  response_framing_ = BodyFraming::kUntilClose;
+  // A tunnel may live for days: its head moves out of the shared receive buffers.
+  reader().KeepHead();
+  DescribeRequest();
+  reader().StartBody(BodyFraming::kUntilClose, 0);
+  co_return co_await SendOut();
+}
+
+void DownstreamConnection::CancelClient(Error reason, bool reset) {
+  if (reset) context_.worker.ring().Reset(socket_.fd());
+  socket_.Cancel(reason);
+}
+
+void DownstreamConnection::EndTunnel(Reason reason) {
+  if (reason != Reason::kOk) EndByReason(reason);
+  response_ = ResponseState::kFinished;
+}
+
 // --- Sending ---
+
+// The end of a response joins what is posted to leave at the end of this turn, if the next request is here already:
+// answers to pipelined requests go out together, and nothing waits. Not when much is posted: then this send waits, and
+// a client that reads slowly is served no faster than it reads.
+bool DownstreamConnection::PostOut() {
+  if (!reader().has_rest() || !keep_alive_ || !reader().body_done()) return false;
+  const std::span<iovec> pieces = memory_->out.pieces();
+  if (client_failed_ || !socket_.CanPost(TotalBytes(pieces))) return false;
+  socket_.Post(pieces);
+  memory_->out.Clear();
+  return true;
+}
+
+Task<Result<void>> DownstreamConnection::FlushPosted() {
+  send_deadline_.ArmAfter(context_.options.send_timeout_ms);
+  const std::span<iovec> nothing;
+  const Result<void> sent = co_await socket_.Send(nothing);
+  send_deadline_.Disarm();
+  co_return sent;
+}
 
 Task<Result<void>> DownstreamConnection::SendOut() {
   const std::span<iovec> pieces = memory_->out.pieces();
@@ -238,9 +301,10 @@ Task<Result<void>> DownstreamConnection::SendAll(std::span<iovec> pieces) {
       pieces[0].iov_base = static_cast<char*>(pieces[0].iov_base) + kSendBytesMax;
       pieces[0].iov_len -= kSendBytesMax;
     }
-    send_deadline_.ArmAfter(context_.options.send_timeout_ms);
+    send_deadline_.ArmAfter(tunnel_ ? 0 : context_.options.send_timeout_ms);
     const Result<void> sent = co_await socket_.Send(batch);
     send_deadline_.Disarm();
+    if (half_closed_) half_close_deadline_.ArmAfter(context_.options.half_close_timeout_ms);
     if (!sent) {
       write_timed_out_ = write_timed_out_ || send_deadline_.fired();
       NoteClientError(sent.error());

@@ -14,7 +14,9 @@
 #include "core/task.h"
 #include "http/message.h"
 #include "http/message_reader.h"
+#include "http/reason.h"
 #include "http/route_table.h"
+#include "http/upstream_endpoint.h"
 
 namespace dpa {
 
@@ -24,6 +26,8 @@ class ExchangeRelay {
 
   // Keeps the table that match() points into until the access record is written.
   virtual void HoldRoutes(RoutesPin pin) = 0;
+  // Keeps the endpoint that record().upstream names until the access record is written.
+  virtual void HoldUpstream(EndpointPin pin) = 0;
   // The client's IP address without port; empty for a unix socket.
   virtual std::string_view client_host() const = 0;
 
@@ -31,6 +35,8 @@ class ExchangeRelay {
 
   // Sends `100 Continue` if the client waits for it and has sent no body yet. Before the response only.
   virtual Task<Result<void>> SendContinue() = 0;
+  // The client waits for `100 Continue`: it has sent `Expect`, no body yet, and nothing has been answered.
+  virtual bool awaits_continue() const = 0;
   // As MessageReader::TakePieces and ReadPieces, with the errors of Exchange::ReadBody.
   virtual BodyPieces TakePieces() = 0;
   virtual Task<Result<BodyPieces>> ReadPieces() = 0;
@@ -45,6 +51,17 @@ class ExchangeRelay {
   virtual Task<Result<void>> ForwardHead(const ResponseHead& head, const BodyPieces& first) = 0;
   // More of the body; its end, when `pieces.last`.
   virtual Task<Result<void>> ForwardBody(const BodyPieces& pieces) = 0;
+
+  // --- A tunnel: what an Upgrade becomes ---
+
+  // Sends the 101 head. From now on ReadPieces and ForwardBody carry the bytes of another protocol, unframed and without
+  // deadlines; `last` is the end of stream of the side that they come from.
+  virtual Task<Result<void>> StartTunnel(const ResponseHead& head) = 0;
+  // Ends, with `reason`, what waits for the client and all that will. `reset`: the client is to see that its connection
+  // broke off.
+  virtual void CancelClient(Error reason, bool reset) = 0;
+  // How the tunnel ended; after both ways have.
+  virtual void EndTunnel(Reason reason) = 0;
 
  protected:
   ~ExchangeRelay() = default;

@@ -1,23 +1,75 @@
 #include "http/forward.h"
 
+#include "http/tunnel.h"
+
 namespace dpa {
 namespace {
 
-// The request's half of a relay. Lives in Forward's frame, which joins it.
-struct RequestRelay {
+constexpr Error kUpstreamMalformed{ErrorCode::kMalformed, ErrorSource::kUpstream};
+
+// A deadline on it ends the wait for a head, not the connection.
+struct ReceiveInterrupter final : Cancellable {
+  explicit ReceiveInterrupter(Socket& s) : socket(s) {}
+  void Cancel(Error reason) override { socket.InterruptReceive(reason); }
+  Socket& socket;
+};
+
+}  // namespace
+
+// What both halves of a relay know. Lives in Forward's frame, which joins them.
+struct Forwarder::RequestRelay {
   Exchange& exchange;
   UpstreamConnection& upstream;
   bool stopping = false;  // The response has ended first.
-  bool sent = false;      // In full.
+  bool sent = false;      // The request, in full.
+  bool upgraded = false;
 };
 
-void RequestSent(RequestRelay& relay) {
+// The request goes out while its answer may already be coming back: two halves, joined here.
+Task<Result<void>> Forwarder::Forward(Exchange& exchange, UpstreamGroup::Choice& choice, const BodyPieces& first) {
+  UpstreamConnection& upstream = choice.lease.connection();
+  ExchangeRelay& client = *exchange.relay();
+  // TODO(security): X-Remote-* for HTTP backends, once callers are authenticated here.
+  const RequestForwarding forward{.client_address = client.client_host(),
+                                  .peer_trusted = options_.trust_forwarded,
+                                  .path_prefix = choice.endpoint->url.path_prefix,
+                                  .default_host = choice.endpoint->url.authority};
+  const bool upgrade = !exchange.request().upgrade.empty();
+  upgrades_count_ += upgrade;
+  RequestRelay relay{exchange, upstream};
+  TaskScope body(exchange.worker());
+  exchange.CancelWhenClientGone(&upstream.socket());
+  Result<void> result = co_await upstream.SendHead(exchange.request(), forward, first);
+  if (result) {
+    if (first.last) {
+      RequestSent(relay);
+    } else {
+      body.Spawn(RelayRequestBody(relay));
+    }
+    result = co_await RelayResponse(relay);
+  }
+  exchange.CancelWhenClientGone(nullptr);
+  if (body.running_count() != 0) {
+    // The answer is complete, or has failed, before the request: the rest of the request is not wanted there.
+    relay.stopping = true;
+    client.InterruptRead(Error{ErrorCode::kCancelled});
+    upstream.socket().Cancel(Error{ErrorCode::kCancelled, ErrorSource::kUpstream});
+    co_await body.Join();
+  }
+  upgrades_count_ -= upgrade;
+  if (result && relay.sent && !relay.upgraded) choice.lease.MarkReusable();
+  co_return result;
+}
+
+// --- The request's half ---
+
+void Forwarder::RequestSent(RequestRelay& relay) {
   relay.sent = true;
   relay.exchange.record().request_sent_ns = relay.exchange.worker().now_ns();
   relay.upstream.ExpectResponse();
 }
 
-Task<void> RelayRequestBody(RequestRelay& relay) {
+Task<void> Forwarder::RelayRequestBody(RequestRelay& relay) {
   ExchangeRelay& client = *relay.exchange.relay();
   while (!relay.sent) {
     const Result<BodyPieces> pieces = co_await client.ReadPieces();
@@ -38,24 +90,35 @@ Task<void> RelayRequestBody(RequestRelay& relay) {
   }
 }
 
-Task<Result<void>> RelayResponse(Exchange& exchange, UpstreamConnection& upstream, const ForwardOptions& options) {
-  ExchangeRelay& client = *exchange.relay();
+// --- The response's half ---
+
+Task<Result<void>> Forwarder::RelayResponse(RequestRelay& relay) {
+  UpstreamConnection& upstream = relay.upstream;
+  ExchangeRelay& client = *relay.exchange.relay();
+  const bool expecting = relay.exchange.request().expect_continue;
   for (uint32_t interim_count = 0;; ++interim_count) {
-    const Result<void> head = co_await upstream.ReadHead();
+    Result<void> head;
+    if (expecting) {
+      head = co_await ReadHeadOrInvite(relay);
+    } else {
+      head = co_await upstream.ReadHead();
+    }
     if (!head) co_return head;
     const ResponseHead& response = upstream.response();
-    const bool refused = response.status == 101 || interim_count == options.interim_max;
-    if (refused) co_return std::unexpected(Error{ErrorCode::kMalformed, ErrorSource::kUpstream});
+    if (interim_count == options_.interim_max) co_return std::unexpected(kUpstreamMalformed);
     if (!response.interim()) break;
-    // 100 is for the one who asked, which was us.
+    Result<void> sent;
     if (response.status != 100) {
-      const Result<void> sent = co_await client.ForwardInterim(response);
-      if (!sent) co_return sent;
+      sent = co_await client.ForwardInterim(response);
+    } else if (expecting) {
+      sent = co_await client.SendContinue();
     }
+    if (!sent) co_return sent;
     upstream.NextHead();
   }
-  exchange.record().response_head_ns = exchange.worker().now_ns();
+  relay.exchange.record().response_head_ns = relay.exchange.worker().now_ns();
   const ResponseHead& response = upstream.response();
+  if (response.status == 101) co_return co_await ServeTunnel(relay);
   upstream.StartBody();
   BodyPieces pieces = upstream.TakePieces();
   Result<void> sent = co_await client.ForwardHead(response, pieces);
@@ -68,44 +131,36 @@ Task<Result<void>> RelayResponse(Exchange& exchange, UpstreamConnection& upstrea
   co_return sent;
 }
 
-}  // namespace
+// The next head. A client that waits for `100 Continue` does so only for a while without a word from the upstream; then
+// we invite it and read on.
+Task<Result<void>> Forwarder::ReadHeadOrInvite(RequestRelay& relay) {
+  ExchangeRelay& client = *relay.exchange.relay();
+  constexpr Error kNoWord{ErrorCode::kCancelled, ErrorSource::kInternal};
+  if (client.awaits_continue() && options_.expect_continue_timeout_ms != 0) {
+    ReceiveInterrupter interrupter(relay.upstream.socket());
+    Deadline patience(relay.exchange.worker().timers(), interrupter, kNoWord);
+    patience.ArmAfter(options_.expect_continue_timeout_ms);
+    const Result<void> head = co_await relay.upstream.ReadHead();
+    const bool no_word = !head && patience.fired() && head.error() == kNoWord && !relay.upstream.socket().cancelled();
+    if (!no_word) co_return head;
+  }
+  const Result<void> invited = co_await client.SendContinue();
+  if (!invited) co_return invited;
+  co_return co_await relay.upstream.ReadHead();
+}
 
-// The request goes out while its answer may already be coming back: two halves, joined here.
-Task<Result<void>> Forward(Exchange& exchange, UpstreamGroup::Choice& choice, const BodyPieces& first,
-                           const ForwardOptions& options) {
-  UpstreamConnection& upstream = choice.lease.connection();
-  ExchangeRelay& client = *exchange.relay();
-  // TODO(cleanup): Upgrade is taken out, so that every request stays a plain one; tunnels come with the stream
-  // services.
-  // TODO(security): X-Remote-* for HTTP backends, once callers are authenticated here.
-  const RequestForwarding forward{.client_address = client.client_host(),
-                                  .peer_trusted = options.trust_forwarded,
-                                  .path_prefix = choice.endpoint->url.path_prefix,
-                                  .default_host = choice.endpoint->url.authority,
-                                  .forward_upgrade = false,
-                                  .forward_expect = false};
-  RequestRelay relay{exchange, upstream};
-  TaskScope body(exchange.worker());
-  exchange.CancelWhenClientGone(&upstream.socket());
-  Result<void> result = co_await upstream.SendHead(exchange.request(), forward, first);
-  if (result) {
-    if (first.last) {
-      RequestSent(relay);
-    } else {
-      body.Spawn(RelayRequestBody(relay));
-    }
-    result = co_await RelayResponse(exchange, upstream, options);
-  }
-  exchange.CancelWhenClientGone(nullptr);
-  if (body.running_count() != 0) {
-    // The answer is complete, or has failed, before the request: the rest of the request is not wanted there.
-    relay.stopping = true;
-    client.InterruptRead(Error{ErrorCode::kCancelled});
-    upstream.socket().Cancel(Error{ErrorCode::kCancelled, ErrorSource::kUpstream});
-    co_await body.Join();
-  }
-  if (result && relay.sent) choice.lease.MarkReusable();
-  co_return result;
+// RFC 9110 §15.2.2: a switch that nobody asked for, or to something else, leaves no protocol that both sides speak.
+Task<Result<void>> Forwarder::ServeTunnel(RequestRelay& relay) {
+  ExchangeRelay& client = *relay.exchange.relay();
+  const ResponseHead& response = relay.upstream.response();
+  if (!IsUpgradeAgreed(relay.exchange.request(), response)) co_return std::unexpected(kUpstreamMalformed);
+  const Result<void> started = co_await client.StartTunnel(response);
+  if (!started) co_return started;
+  relay.upstream.StartTunnel();
+  relay.upgraded = true;
+  Tunnel tunnel(relay.exchange, relay.upstream, options_.tunnel_idle_timeout_ms, metrics_);
+  co_await tunnel.Run();
+  co_return Result<void>();
 }
 
 }  // namespace dpa

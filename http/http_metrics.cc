@@ -10,9 +10,11 @@ namespace dpa {
 namespace {
 
 constexpr std::array<std::string_view, static_cast<size_t>(ConnectResult::kCount)> kConnectLabels = {
-    "ok", "refused", "unreachable", "timeout", "error"};
+    "ok", "refused", "unreachable", "timeout", "cancelled", "error"};
 constexpr std::array<std::string_view, static_cast<size_t>(UpstreamClose::kCount)> kCloseLabels = {
-    "peer_closed", "surplus", "idle_timeout", "idle_max", "not_reusable", "drain"};
+    "peer_closed",  "surplus",  "idle_timeout", "keep_alive", "max_age",
+    "max_requests", "idle_max", "not_reusable", "drain"};
+constexpr std::array<std::string_view, static_cast<size_t>(RetryCause::kCount)> kRetryLabels = {"unsent", "closed"};
 
 // 499 is nobody's status on the wire, but stands in the record of clients that left.
 bool IsKnownStatus(int status) { return status == 499 || ReasonPhrase(status) != "Unknown"; }
@@ -59,7 +61,9 @@ HttpMetrics::HttpMetrics() : request_duration_seconds(MakeDurations(std::make_in
 void HttpMetrics::CountRequest(const AccessRecord& record) {
   const size_t route = RouteLabelIndex(record.route);
   requests.Count(route, record.status, record.reason);
-  request_duration_seconds[route].Observe(static_cast<double>(record.finished_ns - record.started_ns) * 1e-9);
+  // What a tunnel's peers do with it is no matter of latency: its request ends with the 101.
+  const uint64_t ended_ns = record.upgraded_ns != 0 ? record.upgraded_ns : record.finished_ns;
+  request_duration_seconds[route].Observe(static_cast<double>(ended_ns - record.started_ns) * 1e-9);
 }
 
 void HttpMetrics::Collect(MetricsPage& page) const {
@@ -86,6 +90,14 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   counter("dpa_http_connections_shed_total", "Client connections refused at --max-connections.", connections_shed);
   counter("dpa_http_received_bytes_total", "Bytes received from clients.", received_bytes);
   counter("dpa_http_sent_bytes_total", "Bytes sent to clients.", sent_bytes);
+  counter("dpa_http_sends_total", "Sends to clients: answers to pipelined requests share them.", sends);
+  gauge("dpa_tunnels", "Upgraded connections that are open.", tunnels);
+  counter("dpa_tunnels_total", "Exchanges that became tunnels.", tunnels_started);
+  constexpr std::string_view kTunnelBytes = "Bytes relayed by tunnels, by the side that they came from.";
+  page.AddCounter("dpa_tunnel_bytes_total", kTunnelBytes, {{"from", "client"}},
+                  static_cast<double>(tunnel_bytes_up.value()));
+  page.AddCounter("dpa_tunnel_bytes_total", kTunnelBytes, {{"from", "delegate"}},
+                  static_cast<double>(tunnel_bytes_down.value()));
 
   constexpr std::string_view kStates = "Connections to the delegate and to HTTP backends.";
   const auto state = [&](std::string_view label, const Gauge& value) {
@@ -105,8 +117,12 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   }
   counter("dpa_upstream_reuses_total", "Requests sent on a connection that had served another before.",
           upstream_reuses);
-  counter("dpa_upstream_retries_total", "Requests sent a second time because a reused connection had died.",
-          upstream_retries);
+  for (size_t i = 0; i < kRetryLabels.size(); ++i) {
+    page.AddCounter("dpa_upstream_retries_total", "Requests sent a second time, by cause.",
+                    {{"cause", kRetryLabels[i]}}, static_cast<double>(upstream_retries[i].value()));
+  }
+  counter("dpa_upstream_retries_denied_total", "Requests not sent a second time because the retry budget was used up.",
+          upstream_retries_denied);
 
   gauge("dpa_receive_buffers", "Receive buffers of the workers.", receive_buffers);
   gauge("dpa_receive_buffers_lent", "Receive buffers that hold bytes not yet dealt with.", receive_buffers_lent);

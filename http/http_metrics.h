@@ -47,14 +47,24 @@ class RequestCounters {
   uint32_t used_count_ = 0;
 };
 
-enum class ConnectResult : uint8_t { kOk, kRefused, kUnreachable, kTimeout, kError, kCount };
+enum class ConnectResult : uint8_t { kOk, kRefused, kUnreachable, kTimeout, kCancelled, kError, kCount };
 enum class UpstreamClose : uint8_t {
   kPeerClosed,  // While idle: the usual end of keep-alive.
   kSurplus,     // Bytes that nobody asked for.
   kIdleTimeout,
+  kKeepAlive,    // A second before the end that its peer announced (Keep-Alive: timeout=).
+  kMaxAge,       // --delegate-connection-max-age
+  kMaxRequests,  // --delegate-connection-max-requests
   kIdleMax,      // More idle connections than --delegate-idle-max.
   kNotReusable,  // The exchange did not end on its framing, or either side said close.
   kDrain,
+  kCount
+};
+
+// Why a request was sent once more.
+enum class RetryCause : uint8_t {
+  kUnsent,  // Not a byte of it had left.
+  kClosed,  // A reused connection ended before a byte of the answer, and the request may be repeated.
   kCount
 };
 
@@ -69,6 +79,11 @@ struct HttpMetrics {
   Counter connections_shed;
   Counter received_bytes;
   Counter sent_bytes;
+  Counter sends;
+  Gauge tunnels;
+  Counter tunnels_started;
+  Counter tunnel_bytes_up;    // From clients.
+  Counter tunnel_bytes_down;  // To them.
 
   Gauge upstream_idle;
   Gauge upstream_leased;
@@ -77,7 +92,8 @@ struct HttpMetrics {
   std::array<Counter, static_cast<size_t>(ConnectResult::kCount)> upstream_connects;
   std::array<Counter, static_cast<size_t>(UpstreamClose::kCount)> upstream_closes;
   Counter upstream_reuses;
-  Counter upstream_retries;
+  std::array<Counter, static_cast<size_t>(RetryCause::kCount)> upstream_retries;
+  Counter upstream_retries_denied;
 
   Gauge receive_buffers_lent;
   Gauge receive_buffers;
@@ -85,6 +101,7 @@ struct HttpMetrics {
 
   void CountRequest(const AccessRecord& record);
   void CountConnect(ConnectResult result) { upstream_connects[static_cast<size_t>(result)].Add(); }
+  void CountRetry(RetryCause cause) { upstream_retries[static_cast<size_t>(cause)].Add(); }
   void CountClose(UpstreamClose cause) { upstream_closes[static_cast<size_t>(cause)].Add(); }
 
   // Writes all families, for this worker; the page adds up the workers.

@@ -79,6 +79,7 @@ Task<Result<void>> MessageReader::ReadHead(ErrorSource source) {
 ParseStatus MessageReader::FeedInPlace() {
   const ParseStatus status = parser_.Feed(rest_);
   if (status != ParseStatus::kComplete) return status;
+  head_ = rest_.substr(0, parser_.head_size());
   const BufferPool& pool = socket_->worker().ring().buffers();
   if (role_ == MessageParser::Role::kRequest && pool.free_count() * 2 < pool.buffers_count()) {
     MoveHead();
@@ -91,10 +92,18 @@ ParseStatus MessageReader::FeedInPlace() {
 
 // Parses once more, from memory of our own: about a microsecond, and only under pressure.
 void MessageReader::MoveHead() {
-  head_copy_.Append(rest_.substr(0, parser_.head_size()));
+  head_copy_.Append(head_);
   parser_.Reset();
   const ParseStatus status = parser_.Feed(head_copy_.view());
   DPA_ASSERT(status == ParseStatus::kComplete);
+}
+
+void MessageReader::KeepHead() {
+  if (!head_in_current_ && !head_lease_) return;
+  MoveHead();
+  head_lease_.Release();
+  head_in_current_ = false;
+  if (rest_.empty()) current_.Release();
 }
 
 // --- Bodies ---

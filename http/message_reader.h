@@ -66,6 +66,9 @@ class MessageReader {
   // The answers that are read from now on are to a request with `method`; for responses, before each ReadHead.
   void SetRequestMethod(std::string_view method) { answers_head_ = method == "HEAD"; }
 
+  // Moves the head to memory of our own, for a message that lasts: request() stays, what it views moves.
+  void KeepHead();
+
   // Begins the body of the head just read.
   void StartBody(BodyFraming framing, uint64_t content_length);
   // What has come of the body, without waiting; maybe nothing. After a violation: nothing, and ReadPieces tells.
@@ -105,6 +108,7 @@ class MessageReader {
 
   BufferLease current_;                     // Where rest_ lies.
   std::string_view rest_;                   // Received and not dealt with.
+  std::string_view head_;                   // The head's bytes, where they lie in a receive buffer.
   BufferLease head_lease_;                  // Where the head lies, when current_ has moved on.
   ByteBuffer head_copy_;                    // Where the head lies otherwise.
   std::array<BufferLease, kHeldMax> held_;  // Buffers of pieces handed out, before current_.

@@ -1,6 +1,10 @@
 #include "http/proxy.h"
 
+#include <optional>
 #include <utility>
+
+#include "core/cancellation.h"
+#include "http/retry.h"
 
 namespace dpa {
 namespace {
@@ -24,12 +28,21 @@ std::string_view MessageOf(Reason reason) {
       return "the next API server cannot be reached";
     case Reason::kDelegateConnectTimeout:
       return "connecting to the next API server took too long";
+    case Reason::kDelegateSendTimeout:
+      return "the next API server did not take the request in time";
     case Reason::kDelegateTimeout:
       return "the next API server did not answer in time";
+    case Reason::kDelegateRequestTimeout:
+      return "the request took longer than requests to the next API server may";
     case Reason::kDelegateReset:
       return "the next API server closed the connection without an answer";
+    case Reason::kDelegateClosedIdle:
+      return "a reused connection to the next API server was closed before any answer; the request may have been "
+             "processed, so it was not repeated";
     case Reason::kDelegateMalformed:
       return "the next API server's answer breaks HTTP";
+    case Reason::kDelegateQueueTimeout:
+      return "no connection to the next API server came free in time";
     case Reason::kDelegatePoolFull:
       return "too many requests are waiting for the next API server";
     default:
@@ -37,30 +50,93 @@ std::string_view MessageOf(Reason reason) {
   }
 }
 
-// RFC 9110 §9.2.2.
-bool IsIdempotent(std::string_view method) {
-  return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
+// What a failed attempt on `upstream` is called.
+Reason ReasonOfFailure(const Exchange& exchange, const UpstreamConnection& upstream, Error error) {
+  if (error.source != ErrorSource::kUpstream) return ReasonFromError(error);
+  const bool timed_out = error.code == ErrorCode::kTimeout;
+  if (timed_out && upstream.send_timed_out()) return Reason::kDelegateSendTimeout;
+  if (exchange.response_started()) return timed_out ? Reason::kDelegateBodyTimeout : Reason::kDelegateTruncated;
+  const Reason reason = ReasonFromError(error);
+  const bool silent = upstream.reused() && !upstream.answered();
+  return reason == Reason::kDelegateReset && silent ? Reason::kDelegateClosedIdle : reason;
 }
 
-// A reused connection may have been closed by its peer just as the request went out. The same request may go once more
-// if not a byte of it has left, or if it can be repeated (RFC 9112 §9.3.1) and is still ours in full.
-bool MayRetry(const Exchange& exchange, const UpstreamConnection& upstream, Error error) {
-  const RequestHead& request = exchange.request();
-  const bool died = error.code == ErrorCode::kClosed || error.code == ErrorCode::kReset;
-  if (!died || error.source != ErrorSource::kUpstream) return false;
-  if (!upstream.reused() || upstream.answered() || exchange.response_started()) return false;
-  return error.retry_safe || (!request.has_body() && IsIdempotent(request.method));
+// What an attempt on `upstream` says about its endpoint.
+UpstreamOutcome OutcomeOf(const Exchange& exchange, const UpstreamConnection& upstream, const Result<void>& forwarded) {
+  if (forwarded) return UpstreamOutcome::kAnswered;
+  const bool theirs = forwarded.error().source == ErrorSource::kUpstream;
+  switch (forwarded.error().code) {
+    case ErrorCode::kTimeout:
+      if (theirs) return UpstreamOutcome::kTimeout;
+      break;
+    case ErrorCode::kTooLarge:
+    case ErrorCode::kMalformed:
+    case ErrorCode::kUnsupported:
+      if (theirs) return UpstreamOutcome::kMalformed;
+      break;
+    case ErrorCode::kClosed:
+    case ErrorCode::kReset:
+      if (!theirs || (upstream.reused() && !upstream.answered())) break;
+      return exchange.response_started() ? UpstreamOutcome::kTruncated : UpstreamOutcome::kReset;
+    default:
+      break;
+  }
+  return exchange.response_started() ? UpstreamOutcome::kAnswered : UpstreamOutcome::kNothing;
 }
+
+// What the whole-request timeout ends: whatever the exchange waits for, towards the upstream or towards the client.
+class RequestEnd final : public Cancellable {
+ public:
+  RequestEnd(Exchange& exchange, Cancellation& waiting) : exchange_(exchange), waiting_(waiting) {}
+  void Cancel(Error reason) override {
+    if (exchange_.record().status == 101) return;  // A tunnel has limits of its own.
+    if (exchange_.response_started()) exchange_.relay()->CancelClient(reason, /*reset=*/true);
+    waiting_.Cancel(reason);
+  }
+
+ private:
+  Exchange& exchange_;
+  Cancellation& waiting_;
+};
 
 }  // namespace
 
 ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
+                           const SnapshotPublisher<UpstreamDirectory>& directory,
+                           const std::vector<std::string>& delegates, PluginHost* plugins, LocalPaths* local,
+                           const ProxyOptions& options, HttpMetrics& metrics)
+    : worker_(worker),
+      routes_(routes),
+      directory_(&directory),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      forwarder_(options.forward, metrics),
+      groups_(std::make_shared<const Groups>()) {
+  if (!delegates.empty()) {
+    delegates_ = std::make_unique<UpstreamGroup>(worker, directory, delegates, options_.upstream, options_.group, metrics);
+  }
+  PublishGroups();
+  worker_.AddTurnObserver(*this);
+}
+
+ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
                            const std::vector<UpstreamUrl>& delegates, PluginHost* plugins, LocalPaths* local,
                            const ProxyOptions& options, HttpMetrics& metrics)
-    : worker_(worker), routes_(routes), plugins_(plugins), local_(local), options_(options), metrics_(metrics) {
+    : worker_(worker),
+      routes_(routes),
+      directory_(nullptr),
+      plugins_(plugins),
+      local_(local),
+      options_(options),
+      metrics_(metrics),
+      forwarder_(options.forward, metrics),
+      groups_(std::make_shared<const Groups>()) {
   if (!delegates.empty()) {
-    delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, metrics);
+    delegates_ = std::make_unique<UpstreamGroup>(worker, delegates, options_.upstream, options_.group, metrics);
   }
+  PublishGroups();
   worker_.AddTurnObserver(*this);
 }
 
@@ -97,39 +173,76 @@ Task<void> ProxyHandler::ServeBackend(Exchange& exchange, const RouteTarget& tar
   static_cast<void>(co_await exchange.RespondError(Reason::kDelegateUnreachable, message));
 }
 
-// One request to one of `upstreams`, sent a second time at the most.
+// One request to one of `upstreams`, sent a second time at the most (http/retry.h has the rule).
 Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) {
+  constexpr Error kTimeout{ErrorCode::kTimeout, ErrorSource::kUpstream};
   AccessRecord& record = exchange.record();
-  auto freshness = UpstreamPool::Freshness::kAny;
+  Cancellation waiting;
+  RequestEnd end(exchange, waiting);
+  Deadline deadline(worker_.timers(), end, kTimeout);
+  deadline.ArmAfter(options_.request_timeout_ms);
+  const bool idempotent = IsIdempotent(exchange.request().method);
+  // An upgraded connection serves nothing else afterwards: a new one is lost as little as an idle one, and cannot be
+  // closed by its peer at the very moment that a POST (kubectl exec) goes out on it.
+  const bool upgrade = !exchange.request().upgrade.empty();
+  if (upgrade && forwarder_.tunnels_full()) {
+    constexpr std::string_view kFull = "too many upgraded connections are open";
+    co_return static_cast<void>(co_await exchange.RespondError(Reason::kTunnelLimit, kFull));
+  }
+  auto freshness = upgrade      ? UpstreamPool::Freshness::kNew
+                   : idempotent ? UpstreamPool::Freshness::kAny
+                                : UpstreamPool::Freshness::kRecent;
+  upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
+  EndpointPin failed;
   for (bool first_attempt = true;; first_attempt = false) {
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness);
-    if (!choice) co_return co_await Fail(exchange, choice.error());
+    exchange.CancelWhenClientGone(&waiting);
+    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting, failed.get());
+    exchange.CancelWhenClientGone(nullptr);
+    if (!choice) {
+      const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());
+      co_return co_await Fail(exchange, reason);
+    }
     UpstreamConnection& upstream = choice->lease.connection();
     record.upstream_ready_ns = worker_.now_ns();
     record.upstream = choice->endpoint->pool.name();
+    exchange.relay()->HoldUpstream(choice->endpoint.Share());
     record.upstream_reused = upstream.reused();
-    if (first_attempt) {
-      const Result<void> invited = co_await exchange.relay()->SendContinue();
-      if (!invited) co_return co_await Fail(exchange, invited.error());
-      first = exchange.relay()->TakePieces();
-    }
-    const Result<void> forwarded = co_await Forward(exchange, *choice, first, options_.forward);
+    if (first_attempt) first = exchange.relay()->TakePieces();
+    waiting.Guard(&upstream.socket());
+    const Result<void> forwarded = co_await forwarder_.Forward(exchange, *choice, first);
+    waiting.Guard(nullptr);
+    upstreams.Report(*choice->endpoint, OutcomeOf(exchange, upstream, forwarded));
     if (forwarded) co_return;
-    if (!first_attempt || !MayRetry(exchange, upstream, forwarded.error())) {
-      co_return co_await Fail(exchange, forwarded.error());
+    const FailedAttempt attempt{.error = forwarded.error(),
+                                .idempotent = idempotent,
+                                // What is read after the first pieces takes their place.
+                                .body_in_hand = first.last || !upstream.head_sent(),
+                                .reused = upstream.reused(),
+                                .answered = upstream.answered() || exchange.response_started()};
+    const bool again = first_attempt && !deadline.fired() && TakeRetry(attempt, upstreams.retries());
+    if (!again) {
+      const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout
+                                             : ReasonOfFailure(exchange, upstream, forwarded.error());
+      co_return co_await Fail(exchange, reason);
     }
     ++record.retries_count;
-    metrics_.upstream_retries.Add();
     freshness = UpstreamPool::Freshness::kNew;
+    // Its idle connection was closed, which says nothing about it; only a fresh one that failed does.
+    if (!attempt.reused) failed = choice->endpoint.Share();
   }
 }
 
-Task<void> ProxyHandler::Fail(Exchange& exchange, Error error) {
-  Reason reason = ReasonFromError(error);
-  if (exchange.response_started() && error.source == ErrorSource::kUpstream) {
-    reason = error.code == ErrorCode::kTimeout ? Reason::kDelegateBodyTimeout : Reason::kDelegateTruncated;
-  }
+// Whether the request goes out once more; counted, if so, and if only the budget stood against it.
+bool ProxyHandler::TakeRetry(const FailedAttempt& attempt, RetryBudget& budget) {
+  const std::optional<RetryCause> cause = MayRetry(attempt);
+  if (!cause) return false;
+  const bool granted = budget.TakeRetry(worker_.now_ms());
+  granted ? metrics_.CountRetry(*cause) : metrics_.upstream_retries_denied.Add();
+  return granted;
+}
+
+Task<void> ProxyHandler::Fail(Exchange& exchange, Reason reason) {
   const std::string_view message = MessageOf(reason);
   static_cast<void>(co_await exchange.RespondError(reason, message));
 }
@@ -138,13 +251,39 @@ ProxyHandler::Backend& ProxyHandler::FindBackend(const std::string& url) {
   const auto found = backends_.find(url);
   if (found != backends_.end()) return found->second;
   Backend& backend = backends_[url];
-  std::expected<UpstreamUrl, std::string> parsed = ParseUpstreamUrl(url, Names::kLiteral);
-  if (parsed) {
-    backend.group = std::make_unique<UpstreamGroup>(worker_, std::vector{*parsed}, options_.upstream, metrics_);
+  std::expected<std::unique_ptr<UpstreamGroup>, std::string> made = MakeBackend(url);
+  if (made) {
+    backend.group = std::move(*made);
+    PublishGroups();
   } else {
-    backend.error = parsed.error();
+    backend.error = made.error();
   }
   return backend;
+}
+
+std::expected<std::unique_ptr<UpstreamGroup>, std::string> ProxyHandler::MakeBackend(const std::string& url) {
+  const std::expected<UpstreamName, std::string> name = ParseUpstreamName(url);
+  if (!name) return std::unexpected(name.error());
+  if (!name->literal && directory_ != nullptr) {
+    return std::make_unique<UpstreamGroup>(worker_, *directory_, std::vector{url}, options_.upstream, options_.group,
+                                           metrics_);
+  }
+  const std::expected<UpstreamUrl, std::string> address = ParseUpstreamUrl(url, Names::kLiteral);
+  if (!address) return std::unexpected(address.error());
+  return std::make_unique<UpstreamGroup>(worker_, std::vector{*address}, options_.upstream, options_.group, metrics_);
+}
+
+void ProxyHandler::PublishGroups() {
+  auto groups = std::make_shared<Groups>();
+  if (delegates_) groups->push_back(delegates_.get());
+  for (const auto& [url, backend] : backends_) {
+    if (backend.group) groups->push_back(backend.group.get());
+  }
+  groups_.Publish(std::move(groups));
+}
+
+void ProxyHandler::Collect(MetricsPage& page) const {
+  for (const UpstreamGroup* group : *groups_.Current()) group->Collect(page);
 }
 
 Task<void> ProxyHandler::Drain() {

@@ -24,12 +24,17 @@
 #include "http/plugin_host.h"
 #include "http/route_table.h"
 #include "http/upstream_group.h"
+#include "http/upstream_url.h"
 
 namespace dpa {
 
 struct ProxyOptions {
   uint32_t implemented_types = 0;  // Bits 1 << ServiceType: what PluginHost answers. Others are delegated.
+  // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none,
+  // since watches and log streams live as long as somebody looks.
+  uint64_t request_timeout_ms = 0;
   ForwardOptions forward;
+  UpstreamGroupOptions group;
   UpstreamPoolOptions upstream;
 
   bool implements(ServiceType type) const { return implemented_types >> static_cast<uint32_t>(type) & 1; }
@@ -37,7 +42,12 @@ struct ProxyOptions {
 
 class ProxyHandler final : public ExchangeHandler, private TurnObserver {
  public:
-  // Everything given outlives the handler. `plugins`, `local` and an empty `delegates` mean that there is none.
+  // Everything given outlives the handler. nullptr for `plugins` and `local`, and no delegates: there are none.
+  // `delegates` are URLs in the directory, whose addresses may change; so do those of HTTP backends.
+  ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes,
+               const SnapshotPublisher<UpstreamDirectory>& directory, const std::vector<std::string>& delegates,
+               PluginHost* plugins, LocalPaths* local, const ProxyOptions& options, HttpMetrics& metrics);
+  // With delegates at these addresses for ever, and HTTP backends at literal ones only.
   ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& routes, const std::vector<UpstreamUrl>& delegates,
                PluginHost* plugins, LocalPaths* local, const ProxyOptions& options, HttpMetrics& metrics);
   ~ProxyHandler() override;  // REQUIRES: Drain() has completed.
@@ -48,8 +58,11 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   Task<void> Drain();
 
   const RouteTable& routes() const { return routes_.current(); }
+  // What is counted per endpoint. Any thread.
+  void Collect(MetricsPage& page) const;
 
  private:
+  using Groups = std::vector<const UpstreamGroup*>;
   struct Backend {
     std::unique_ptr<UpstreamGroup> group;
     std::string error;  // Why there is no group.
@@ -58,17 +71,23 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   void OnTurn() override { routes_.Adopt(); }
   Task<void> ServeBackend(Exchange& exchange, const RouteTarget& target);
   Task<void> Delegate(Exchange& exchange, UpstreamGroup& upstreams);
-  Task<void> Fail(Exchange& exchange, Error error);
+  bool TakeRetry(const FailedAttempt& attempt, RetryBudget& budget);
+  Task<void> Fail(Exchange& exchange, Reason reason);
   Backend& FindBackend(const std::string& url);
+  std::expected<std::unique_ptr<UpstreamGroup>, std::string> MakeBackend(const std::string& url);
+  void PublishGroups();
 
   Worker& worker_;
   SnapshotReader<RouteTable> routes_;
+  const SnapshotPublisher<UpstreamDirectory>* const directory_;  // nullptr: addresses are fixed.
   PluginHost* const plugins_;
   LocalPaths* const local_;
   const ProxyOptions options_;
   HttpMetrics& metrics_;
+  Forwarder forwarder_;
   std::unique_ptr<UpstreamGroup> delegates_;
   std::map<std::string, Backend, std::less<>> backends_;  // By URL.
+  SnapshotPublisher<Groups> groups_;                      // All of them, for the scrape.
 };
 
 }  // namespace dpa

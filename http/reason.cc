@@ -31,16 +31,22 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kClientWriteTimeout, {"client_write_timeout", 499, "", false}},
     {Reason::kConnectionLimit, {"connection_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kShuttingDown, {"shutting_down", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kTunnelLimit, {"tunnel_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kTunnelIdleTimeout, {"tunnel_idle_timeout", 504, "Timeout", false}},
     {Reason::kNotFound, {"not_found", 404, "NotFound", false}},
     {Reason::kInternal, {"internal", 500, "InternalError", false}},
     {Reason::kDelegateRefused, {"delegate_refused", 502, "ServiceUnavailable", kRetryLater}},
     {Reason::kDelegateUnreachable, {"delegate_unreachable", 502, "ServiceUnavailable", kRetryLater}},
     {Reason::kDelegateConnectTimeout, {"delegate_connect_timeout", 504, "Timeout", kRetryLater}},
+    {Reason::kDelegateSendTimeout, {"delegate_send_timeout", 504, "Timeout", false}},
     {Reason::kDelegateTimeout, {"delegate_timeout", 504, "Timeout", false}},
+    {Reason::kDelegateRequestTimeout, {"delegate_request_timeout", 504, "Timeout", false}},
     {Reason::kDelegateReset, {"delegate_reset", 502, "InternalError", false}},
+    {Reason::kDelegateClosedIdle, {"delegate_closed_idle", 502, "InternalError", false}},
     {Reason::kDelegateMalformed, {"delegate_malformed", 502, "InternalError", false}},
     {Reason::kDelegateTruncated, {"delegate_truncated", 502, "InternalError", false}},
     {Reason::kDelegateBodyTimeout, {"delegate_body_timeout", 504, "Timeout", false}},
+    {Reason::kDelegateQueueTimeout, {"delegate_queue_timeout", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kDelegatePoolFull, {"delegate_pool_full", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kBadJson, {"bad_json", 400, "BadRequest", false}},
     {Reason::kTooDeep, {"too_deep", 400, "BadRequest", false}},
@@ -100,6 +106,8 @@ Reason FromUpstream(const Error& error) {
       return error.retry_safe ? Reason::kDelegateConnectTimeout : Reason::kDelegateTimeout;
     case ErrorCode::kShed:
       return Reason::kDelegatePoolFull;
+    case ErrorCode::kQueueTimeout:
+      return Reason::kDelegateQueueTimeout;
     case ErrorCode::kTooLarge:
     case ErrorCode::kMalformed:
     case ErrorCode::kUnsupported:
@@ -124,6 +132,7 @@ Reason FromPlugin(const Error& error) {
     case ErrorCode::kTimeout:
       return Reason::kPluginTimeout;
     case ErrorCode::kShed:
+    case ErrorCode::kQueueTimeout:
       return Reason::kPluginOverloaded;
     case ErrorCode::kTooLarge:
       return Reason::kPluginReplyTooLarge;

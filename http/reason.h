@@ -30,20 +30,26 @@ enum class Reason : uint8_t {
   kClientClosed,        // 499, log only: the client left before the answer was complete.
   kClientWriteTimeout,  // Log only: the client stopped reading the answer.
   // Ourselves.
-  kConnectionLimit,  // 503
-  kShuttingDown,     // 503
-  kNotFound,         // 404: no route and no delegate; or no such local path.
-  kInternal,         // 500
+  kConnectionLimit,    // 503
+  kShuttingDown,       // 503; of a tunnel, log only: ended at the drain deadline.
+  kTunnelLimit,        // 503: --tunnels-per-worker reached.
+  kTunnelIdleTimeout,  // Log only: --tunnel-idle-timeout without a byte either way.
+  kNotFound,           // 404: no route and no delegate; or no such local path.
+  kInternal,           // 500
   // The delegate, or an HTTP backend.
   kDelegateRefused,         // 502: nobody listens.
   kDelegateUnreachable,     // 502
   kDelegateConnectTimeout,  // 504
+  kDelegateSendTimeout,     // 504, log only inside the answer: it took nothing of the request for too long.
   kDelegateTimeout,         // 504: no response head in time.
+  kDelegateRequestTimeout,  // 504, log only inside the answer: the whole exchange took too long.
   kDelegateReset,           // 502: closed or reset before a response; the request may have been processed.
+  kDelegateClosedIdle,      // 502: the same on a connection that had served others: mostly the end of its keep-alive.
   kDelegateMalformed,       // 502: broke HTTP.
   kDelegateTruncated,       // Log only: broke off inside the body; the client's connection is aborted.
   kDelegateBodyTimeout,     // Log only: stalled inside the body.
-  kDelegatePoolFull,        // 503
+  kDelegateQueueTimeout,    // 503: no connection came free in time.
+  kDelegatePoolFull,        // 503: too many wait already.
   // Queries and plugins.
   kBadJson,               // 400: not JSON, empty, or not UTF-8.
   kTooDeep,               // 400: JSON nested deeper than QueryLimits::depth_max.

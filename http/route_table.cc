@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "core/assert.h"
@@ -220,6 +221,16 @@ void RouteTable::Match(std::string_view method, std::string_view path, RouteMatc
   match.captures_count = 0;
   if (!trie_ || !path.starts_with('/') || method.empty()) return;
   Walk<Trie>(*trie_, method, path, match).From(0, 1, 0);
+}
+
+std::vector<std::string> RouteTable::BackendUrls() const {
+  std::set<std::string> urls;
+  if (trie_) {
+    for (const RouteTarget& target : trie_->targets) {
+      if (!target.backend_url.empty()) urls.insert(target.backend_url);
+    }
+  }
+  return {urls.begin(), urls.end()};
 }
 
 size_t RouteTable::route_count() const { return trie_ ? trie_->answers.size() : 0; }

@@ -95,6 +95,8 @@ class RouteTable {
   void Match(std::string_view method, std::string_view path, RouteMatch& match) const noexcept;
 
   size_t route_count() const;
+  // Of all targets, each once, sorted.
+  std::vector<std::string> BackendUrls() const;
   // A version that the publisher gives: larger is newer. For the status page and metrics.
   uint64_t generation = 0;
 

@@ -25,8 +25,9 @@ class UpstreamPool;
 
 struct UpstreamConnectionOptions {
   uint64_t header_timeout_ms = 60'000;  // --delegate-header-timeout: from the request's last byte to the response head.
-  uint64_t body_timeout_ms = 600'000;  // Between two reads of a response body. Long: a watch may be silent for minutes.
-  uint64_t send_timeout_ms = 30'000;   // A send that makes no progress.
+  // --delegate-body-timeout: between two reads of a response body. Long: a watch may be silent for minutes. 0: none.
+  uint64_t body_timeout_ms = 600'000;
+  uint64_t send_timeout_ms = 30'000;  // --delegate-send-timeout: to take one run of pieces, 64 KiB as a rule.
   ParserLimits parser;
   BodyLimits body;
 };
@@ -38,8 +39,11 @@ class UpstreamConnection final : private SocketObserver {
                      const UpstreamConnectionOptions& options);
   ~UpstreamConnection();  // REQUIRES: Close() has completed.
 
-  // Sends the head, rewritten, and `first` with it in one send. Errors: kReset, kTimeout; retry_safe if no byte has
-  // left.
+  // Sends the head, rewritten, and `first` with it in one send; on a reused connection only if the peer has neither
+  // ended it nor sent anything since it was lent (SendCheck), for which requests that cannot be repeated pay a look at
+  // the kernel. Errors: kClosed, kReset, kMalformed (bytes out of turn), kTimeout, or the reason of Cancel; retry_safe:
+  // not a byte has left. Once one has, a connection that ends is no error here: what the upstream said counts, and
+  // ReadHead tells.
   Task<Result<void>> SendHead(const RequestHead& head, const RequestForwarding& forward, const BodyPieces& first);
   // More of the request's body, framed as its head said. Errors: as SendHead.
   Task<Result<void>> SendBody(const BodyPieces& pieces);
@@ -47,7 +51,7 @@ class UpstreamConnection final : private SocketObserver {
   void ExpectResponse();
 
   // The next response head, an interim one included. Errors (source upstream): kClosed, kReset, kTimeout, kMalformed;
-  // or the reason of Cancel.
+  // or the reason of Cancel. One that was interrupted (Socket::InterruptReceive, with kCancelled) can be called again.
   Task<Result<void>> ReadHead();
   const ResponseHead& response() const { return reader_.response(); }
   size_t response_head_bytes() const { return reader_.head_bytes(); }
@@ -57,14 +61,21 @@ class UpstreamConnection final : private SocketObserver {
   BodyPieces TakePieces() { return reader_.TakePieces(); }
   // Errors: as ReadHead.
   Task<Result<BodyPieces>> ReadPieces();
+  // After a 101, whose head dies: from now on pieces are bytes of another protocol, both ways, unframed and without
+  // deadlines; `last` is an end of stream.
+  void StartTunnel();
   // The response ended exactly where its framing says, and the peer keeps the connection.
   bool response_ended() const;
 
   Socket& socket() { return socket_; }
   // The connection has served an exchange before this one.
   bool reused() const { return exchanges_count_ > 1; }
-  // A byte of the answer to this exchange has come.
-  bool answered() const { return socket_.received_bytes() != received_before_; }
+  // A byte of this exchange's request has left.
+  bool head_sent() const { return head_sent_; }
+  // It was ended because it took nothing for send_timeout_ms.
+  bool send_timed_out() const { return send_deadline_.fired(); }
+  // A byte of the answer to this exchange has come. What comes before the request has left is none.
+  bool answered() const { return head_sent_ && socket_.received_bytes() != received_before_; }
 
  private:
   friend class UpstreamPool;
@@ -73,7 +84,8 @@ class UpstreamConnection final : private SocketObserver {
   void OnUnreadBytes(Socket& socket) override;
   void BeginExchange();
   void EndExchange();
-  Task<Result<void>> Send();
+  void NoteKeepAlive();
+  Task<Result<void>> Send(SendCheck check);
 
   UpstreamPool& pool_;
   const UpstreamConnectionOptions& options_;
@@ -85,11 +97,17 @@ class UpstreamConnection final : private SocketObserver {
   ByteBuffer trailers_out_;
   SendPieces out_;
   bool chunked_ = false;
+  bool head_sent_ = false;
   bool head_read_ = false;
+  bool broken_ = false;  // A send has failed.
+  bool tunnel_ = false;
   uint32_t exchanges_count_ = 0;
   uint64_t received_before_ = 0;
+  // How long the peer keeps it when idle, less a margin; what it last said in Keep-Alive.
+  uint64_t peer_idle_max_ms_ = TimerWheel::kNever;
 
-  // The pool's: place in its idle list, and since when.
+  // The pool's: when it is too old, and its place in the idle list, since when.
+  uint64_t retires_at_ms_ = TimerWheel::kNever;
   UpstreamConnection* next_ = nullptr;
   UpstreamConnection* previous_ = nullptr;
   bool idle_ = false;

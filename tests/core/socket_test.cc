@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -367,6 +368,92 @@ TEST(ListenerTest, SecondProcessOnTheSamePortIsToldSo) {
   ASSERT_FALSE(second);
   EXPECT_NE(second.error().find("Address already in use"), std::string::npos) << second.error();
   for (int fd : *first) ::close(fd);
+}
+
+// --- Sends that look first ---
+
+Task<void> SendChecked(Socket& socket, SendCheck check, Result<void>& into) {
+  iovec piece{const_cast<char*>("hello"), 5};
+  const std::span<iovec> pieces(&piece, 1);
+  into = co_await socket.Send(pieces, check);
+}
+
+class NoObserver final : public SocketObserver {
+  void OnPeerClosed(Socket&, Error) override {}
+};
+
+// What the peer has done when a send with `check` is asked for, and whether a completion has told the socket of it.
+TEST_F(SocketTest, ASendThatLooksFirstSendsNothingToAPeerThatHasSpokenOrGone) {
+  struct Row {
+    bool peer_sends;
+    bool peer_closes;
+    bool told;
+    SendCheck check;
+    std::optional<ErrorCode> error;
+  };
+  const Row rows[] = {{false, false, true, SendCheck::kAsked, std::nullopt},
+                      {true, false, true, SendCheck::kNone, std::nullopt},
+                      {true, false, true, SendCheck::kQuiet, ErrorCode::kMalformed},
+                      {false, true, true, SendCheck::kQuiet, ErrorCode::kClosed},
+                      {true, true, true, SendCheck::kQuiet, ErrorCode::kMalformed},
+                      // Only the kernel knows.
+                      {true, false, false, SendCheck::kQuiet, std::nullopt},
+                      {true, false, false, SendCheck::kAsked, ErrorCode::kMalformed},
+                      {false, true, false, SendCheck::kAsked, ErrorCode::kClosed}};
+  for (const Row& row : rows) {
+    int pair[2];
+    MakeUnixPair(pair);
+    Socket socket(worker_, pair[0], true, ErrorSource::kUpstream);
+    NoObserver observer;
+    if (row.told) socket.Watch(observer);
+    worker_.RunTurn(false);
+    if (row.peer_sends) ASSERT_EQ(write(pair[1], "hi", 2), 2);
+    if (row.peer_closes) shutdown(pair[1], SHUT_WR);
+    Result<void> sent;
+    worker_.tasks().Spawn(SendChecked(socket, row.check, sent));
+    RunAll();
+    EXPECT_EQ(sent.has_value(), !row.error);
+    if (!sent) EXPECT_EQ(sent.error().code, *row.error);
+    EXPECT_EQ(socket.sent_bytes(), row.error ? 0u : 5u);
+    worker_.tasks().Spawn(CloseSocket(socket));
+    RunAll();
+    close(pair[1]);
+  }
+}
+
+// --- Connects that are cancelled ---
+
+Task<void> ConnectCancellably(Worker& worker, const Address& address, Cancellation& cancel, Result<int>& into) {
+  into = co_await Connect(worker, address, 600'000, ErrorSource::kUpstream, &cancel);
+}
+
+TEST_F(SocketTest, AConnectThatGetsNoAnswerEndsWhenItIsCancelled) {
+  constexpr Error kReason{ErrorCode::kClosed, ErrorSource::kDownstream};
+  const std::string path = "unix:" + testing::TempDir() + "dpa_socket_" + std::to_string(getpid());
+  for (const std::string& where : {std::string("127.0.0.1:0"), path}) {
+    Address address = *Address::Parse(where);
+    auto fds = OpenListeners(address, 1);
+    ASSERT_TRUE(fds) << fds.error();
+    // A backlog that one connection fills: the next gets no answer.
+    listen(fds->front(), 0);
+    const int first = socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(first, address.get(), address.bytes()), 0);
+    Cancellation cancel;
+    Result<int> fd = 0;
+    worker_.tasks().Spawn(ConnectCancellably(worker_, address, cancel, fd));
+    for (int i = 0; i < 20; ++i) worker_.RunTurn(false);
+    EXPECT_EQ(worker_.tasks().running_count(), 1u);
+    cancel.Cancel(kReason);
+    RunAll();
+    ASSERT_FALSE(fd);
+    EXPECT_EQ(fd.error(), kReason);
+    Result<int> late = 0;
+    worker_.tasks().Spawn(ConnectCancellably(worker_, address, cancel, late));
+    EXPECT_EQ(worker_.tasks().running_count(), 0u) << "a story that has been cancelled begins no connect";
+    close(first);
+    close(fds->front());
+  }
+  unlink(path.substr(5).c_str());
 }
 
 }  // namespace

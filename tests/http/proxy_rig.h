@@ -234,6 +234,12 @@ class Rig {
   const Address& address() const { return address_; }
   HttpMetrics& metrics() { return *metrics_; }
 
+  // Holds the worker up while `what` runs: it sees all of it at once, in its next turn.
+  template <class What>
+  void WhileHeldUp(What what) {
+    thread_->Run([&](Worker&) { what(); });
+  }
+
   void BeginDrain(uint64_t timeout_ms) {
     thread_->Run([&](Worker& worker) { worker.tasks().Spawn(DrainAll(worker, timeout_ms)); });
   }

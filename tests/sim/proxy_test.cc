@@ -73,7 +73,7 @@ TEST(SimProxyTest, DelegatesThatCloseIdleConnectionsLoseNoRequestThatCanBeRepeat
       if (request.method != "POST" && request.method != "PATCH") {
         ExpectServed(id, request);
       } else if (request.answers_count == 1 && request.answer == 0) {
-        EXPECT_EQ(request.word, ToString(Reason::kDelegateReset)) << id << request.Describe();
+        EXPECT_EQ(request.word, ToString(Reason::kDelegateClosedIdle)) << id << request.Describe();
         EXPECT_EQ(request.status, 502) << id;
       }
     }

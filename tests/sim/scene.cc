@@ -26,6 +26,10 @@ Scene::Scene(SimWorld& world, const SceneOptions& options)
   causes_.short_timeouts = random.Chance(options_.short_timeouts);
   server.downstream = DrawDownstream();
   proxy.upstream = DrawUpstream();
+  if (causes_.short_timeouts) {
+    proxy.request_timeout_ms = random.Chance(500) ? random.Between(5, 500) : 0;
+    proxy.forward.expect_continue_timeout_ms = random.Below(100);
+  }
   if (random.Chance(options_.connection_limits)) server.connections_max = options_.clients_count / 2 + 1;
   proxy_ = std::make_unique<ProxyHandler>(world_.worker(), routes_, urls_, nullptr, nullptr, proxy, metrics_);
   server_ = std::make_unique<HttpServer>(world_.worker(), *proxy_, server, metrics_, &books_);
@@ -54,6 +58,7 @@ DownstreamOptions Scene::DrawDownstream() {
     options.keep_alive_timeout_ms = random.Between(5, 500);
     options.send_timeout_ms = random.Between(5, 500);
     options.linger_timeout_ms = random.Between(5, 500);
+    options.half_close_timeout_ms = random.Below(200);
   }
   if (random.Chance(options_.connection_limits)) {
     options.exchanges_max = 3;

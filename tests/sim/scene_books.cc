@@ -52,15 +52,19 @@ bool IsPlausible(Reason reason, const SceneCauses& causes) {
     case Reason::kDelegateUnreachable:
       return causes.network;
     case Reason::kDelegateConnectTimeout:
+    case Reason::kDelegateSendTimeout:
     case Reason::kDelegateTimeout:
+    case Reason::kDelegateRequestTimeout:
     case Reason::kDelegateBodyTimeout:
       return causes.delegates || slow;
     case Reason::kDelegateReset:
+    case Reason::kDelegateClosedIdle:
       return causes.delegates || causes.idle_close || causes.network;
     case Reason::kDelegateMalformed:
       return causes.delegates;
     // Also what a unix listener is called whose backlog stays full.
     case Reason::kDelegatePoolFull:
+    case Reason::kDelegateQueueTimeout:
       return causes.pool_limits || slow;
     default:
       return false;

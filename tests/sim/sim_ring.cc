@@ -297,6 +297,13 @@ bool SimRing::Establish(int fd, Descriptor& at, const Address& address) {
   return true;
 }
 
+int SimRing::PeekNow(int fd) {
+  Descriptor& at = At(fd, "PeekNow");
+  if (!at.inbox.empty()) return 1;
+  if (at.pending_error != 0) return -std::exchange(at.pending_error, 0);
+  return at.fin_received || at.receive_shut || at.broken ? 0 : -EAGAIN;
+}
+
 void SimRing::Shutdown(int fd, int how) {
   Descriptor& at = At(fd, "Shutdown");
   if (at.state != State::kStream) return;
@@ -324,6 +331,11 @@ void SimRing::Close(int fd) {
     peer.peer = -1;
   }
   descriptors_.erase(fd);
+}
+
+bool SimRing::HungUp(int fd) {
+  const Descriptor& at = At(fd, "HungUp");
+  return at.broken || (at.is_unix && at.peer < 0);
 }
 
 void SimRing::Reset(int fd) { Break(At(fd, "Reset"), ECONNRESET); }

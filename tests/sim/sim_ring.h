@@ -99,7 +99,9 @@ class SimRing final : public Ring {
   ssize_t SendNow(int fd, const msghdr& message) override;
   int OpenSocket(int domain) override;
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
+  int PeekNow(int fd) override;
   void Shutdown(int fd, int how) override;
+  bool HungUp(int fd) override;
   // `fd` may still be used: both ends see a reset.
   void Reset(int fd) override;
   void Close(int fd) override;

@@ -188,8 +188,8 @@ TEST(SimSocketTest, CancelAtAnyMomentEndsEveryWaitWithTheFirstReason) {
   });
 }
 
-// Goal: a reset is never taken for an orderly end, although the ring tells of it only once. Method: the peer resets, and
-// a send is told before the receive asks.
+// Goal: a reset is never taken for an orderly end, although the ring tells of it only once.
+// Method: the peer resets, and a send is told before the receive asks.
 Task<void> SendThenReceive(Socket& socket, Error& sent, Error& received) {
   char byte = 'x';
   Result<void> result;

@@ -14,6 +14,12 @@ PluginContextOptions ContextOptions() {
   return options;
 }
 
+UpstreamResolverOptions ResolverOptions(const Options& options) {
+  UpstreamResolverOptions made;
+  made.interval_ms = static_cast<uint64_t>(options.delegate_resolve_interval.count());
+  return made;
+}
+
 std::string FirstOf(const std::vector<std::string>& lines) {
   if (lines.size() <= 1) return lines.empty() ? "" : lines.front();
   return fmt::format("{} (and {} more)", lines.front(), lines.size() - 1);
@@ -26,6 +32,7 @@ ControlPlane::ControlPlane(const Options& options, std::span<const ServiceType> 
       routes_(std::make_shared<const RouteTable>()),
       plugins_(std::make_shared<const PluginDirectory>()),
       contexts_(std::make_shared<const PluginContexts>()),
+      resolver_(ResolverOptions(options), Address::ResolveAll),
       sources_(std::make_shared<const DataSourceSet>()) {
   if (!options.services_dir.empty()) {
     ManifestWatcherOptions watcher;
@@ -33,6 +40,8 @@ ControlPlane::ControlPlane(const Options& options, std::span<const ServiceType> 
     watcher.support.types.assign(implemented.begin(), implemented.end());
     watcher.support.http_backends = true;
     manifests_ = std::make_unique<ManifestWatcher>(watcher, [this](std::shared_ptr<const RouteTable> table) {
+      // Their addresses first: whoever sees the route shall find them.
+      resolver_.SetBackends(table->BackendUrls());
       routes_.Publish(std::move(table));
       Wake();
     });
@@ -57,6 +66,7 @@ ControlPlane::~ControlPlane() { Stop(); }
 
 std::vector<std::string> ControlPlane::Load() {
   std::vector<std::string> problems;
+  for (const std::string& problem : resolver_.Add(options_.delegates)) problems.push_back("--delegate " + problem);
   LoadSources();
   for (const DataSourceProblem& problem : source_problems_) {
     if (problem.severity == DataSourceProblem::Severity::kError) problems.push_back(problem.ToString());
@@ -76,6 +86,7 @@ std::expected<void, std::string> ControlPlane::Start(std::function<void()> wake)
     if (const std::expected<void, std::string> started = supervisor_->Start(); !started) return started;
   }
   if (manifests_) manifests_->Start();
+  resolver_.Start([this] { Wake(); });
   return {};
 }
 
@@ -87,6 +98,7 @@ void ControlPlane::Reload() {
 }
 
 void ControlPlane::Stop() {
+  resolver_.Stop();
   if (manifests_) manifests_->Stop();
   if (supervisor_) supervisor_->Stop();
 }
@@ -167,6 +179,14 @@ std::vector<std::string> ControlPlane::PluginIds() const {
   return ids;
 }
 
+std::vector<std::string> ControlPlane::UnresolvedUpstreams() const {
+  std::vector<std::string> lines;
+  for (const UpstreamResolver::Status& upstream : resolver_.StatusOfAll()) {
+    if (!upstream.error.empty()) lines.push_back(fmt::format("{}: {}", upstream.url, upstream.error));
+  }
+  return lines;
+}
+
 std::string ControlPlane::StatusJson() const {
   nlohmann::ordered_json json;
   if (manifests_) {
@@ -179,6 +199,10 @@ std::string ControlPlane::StatusJson() const {
     for (const Problem& problem : status.problems) services["problems"].push_back(ToString(problem));
     services["warnings"] = nlohmann::json::array();
     for (const Problem& problem : status.warnings) services["warnings"].push_back(ToString(problem));
+  }
+  json["upstreams"] = nlohmann::json::array();
+  for (const UpstreamResolver::Status& upstream : resolver_.StatusOfAll()) {
+    json["upstreams"].push_back({{"url", upstream.url}, {"addresses", upstream.addresses}, {"error", upstream.error}});
   }
   json["plugins"] = nlohmann::json::array();
   for (const PluginEntry& entry : plugins_.Current()->plugins) {
@@ -201,6 +225,7 @@ std::string ControlPlane::StatusJson() const {
 }
 
 void ControlPlane::Collect(MetricsPage& page) const {
+  resolver_.Collect(page);
   if (manifests_) {
     const ManifestStatus status = manifests_->status();
     page.AddGauge("dpa_services", "DataPlaneServices in force.", {}, static_cast<double>(status.services_count));

@@ -4,6 +4,7 @@
 //     --services DIR  ──ManifestWatcher──▶ RouteTable
 //     --plugins DIR   ──PluginSupervisor─▶ PluginDirectory ─┐
 //     --datasources   ──LoadDataSources──▶ DataSourceSet ───┴─▶ PluginContexts
+//     --delegate, backends' URLs ──UpstreamResolver──▶ UpstreamDirectory
 //
 // A source with problems never replaces what is in force. Its state is told by Status(), for /readyz, /status and
 // /metrics.
@@ -26,6 +27,7 @@
 #include "grpc_bridge/plugin_directory.h"
 #include "grpc_bridge/plugin_supervisor.h"
 #include "http/route_table.h"
+#include "http/upstream_resolver.h"
 #include "registry/manifest_watcher.h"
 #include "tools/aggregator/options.h"
 
@@ -50,12 +52,15 @@ class ControlPlane {
   const SnapshotPublisher<RouteTable>& routes() const { return routes_; }
   const SnapshotPublisher<PluginDirectory>& plugins() const { return plugins_; }
   const SnapshotPublisher<PluginContexts>& contexts() const { return contexts_; }
+  const SnapshotPublisher<UpstreamDirectory>& upstreams() const { return resolver_.directory(); }
 
   // Failure texts for /readyz, nothing when well.
   std::optional<std::string> CheckServices() const;
   std::optional<std::string> CheckDataSources() const;
   std::optional<std::string> CheckPlugin(std::string_view id) const;
   std::vector<std::string> PluginIds() const;
+  // Upstreams whose names could not be resolved the last time, a line each.
+  std::vector<std::string> UnresolvedUpstreams() const;
 
   // The sources' part of /status, a JSON object's members.
   std::string StatusJson() const;
@@ -70,6 +75,7 @@ class ControlPlane {
   SnapshotPublisher<RouteTable> routes_;
   SnapshotPublisher<PluginDirectory> plugins_;
   SnapshotPublisher<PluginContexts> contexts_;
+  UpstreamResolver resolver_;
   std::unique_ptr<ManifestWatcher> manifests_;
   std::unique_ptr<PluginSupervisor> supervisor_;
 

@@ -20,11 +20,35 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
   made.forward.trust_forwarded = options.trust_forwarded;
+  made.request_timeout_ms = Milliseconds(options.delegate_request_timeout);
+  made.forward.expect_continue_timeout_ms = Milliseconds(options.expect_continue_timeout);
+  made.forward.tunnel_idle_timeout_ms = Milliseconds(options.tunnel_idle_timeout);
+  made.forward.tunnels_max = options.tunnels_per_worker;
   made.upstream.leases_max = options.pool_connections_per_worker;
+  made.upstream.waiting_max = options.pool_queue_per_worker;
+  made.upstream.waiting_timeout_ms = Milliseconds(options.pool_queue_timeout);
   made.upstream.idle_max = options.pool_idle_per_worker;
   made.upstream.idle_timeout_ms = Milliseconds(options.delegate_idle_timeout);
   made.upstream.connect_timeout_ms = Milliseconds(options.delegate_connect_timeout);
+  made.upstream.recent_idle_max_ms = Milliseconds(options.delegate_post_reuse_idle);
+  made.upstream.age_max_ms = Milliseconds(options.delegate_connection_max_age);
+  made.upstream.exchanges_max = options.delegate_connection_max_requests;
+  made.upstream.retries.percent = options.delegate_retry_budget_percent;
+  made.upstream.retries.min_per_second = options.delegate_retry_min_per_second;
   made.upstream.connection.header_timeout_ms = Milliseconds(options.delegate_header_timeout);
+  made.upstream.connection.body_timeout_ms = Milliseconds(options.delegate_body_timeout);
+  made.upstream.connection.send_timeout_ms = Milliseconds(options.delegate_send_timeout);
+  BalanceOptions& balance = made.group.balance;
+  balance.eject_after = options.delegate_eject_after;
+  balance.eject_ms = Milliseconds(options.delegate_eject_time);
+  balance.eject_ms_max = Milliseconds(options.delegate_eject_time_max);
+  balance.eject_percent_max = options.delegate_eject_max_percent;
+  balance.slow_start_ms = Milliseconds(options.delegate_slow_start);
+  balance.fall = options.delegate_health_fall;
+  balance.rise = options.delegate_health_rise;
+  made.group.check.path = options.delegate_health_path;
+  made.group.check.interval_ms = Milliseconds(options.delegate_health_interval);
+  made.group.check.timeout_ms = Milliseconds(options.delegate_health_timeout);
   return made;
 }
 
@@ -35,6 +59,7 @@ HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections
   made.downstream.header_timeout_ms = Milliseconds(options.client_header_timeout);
   made.downstream.body_timeout_ms = Milliseconds(options.client_body_timeout);
   made.downstream.send_timeout_ms = Milliseconds(options.client_send_timeout);
+  made.downstream.half_close_timeout_ms = Milliseconds(options.client_half_close_timeout);
   made.downstream.keep_alive_timeout_ms = Milliseconds(options.keepalive_timeout);
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
   made.connections_max = connections_max;
@@ -45,8 +70,8 @@ DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
     : access_log_(shared.access_log == nullptr ? nullptr
                                                : std::make_unique<WorkerAccessLog>(worker, *shared.access_log)),
       plugins_(worker, shared.control.plugins(), shared.control.contexts(), MakePluginOptions(shared.options)),
-      proxy_(worker, shared.control.routes(), shared.delegates, &plugins_, &shared.local,
-             MakeProxyOptions(shared.options), metrics_),
+      proxy_(worker, shared.control.routes(), shared.control.upstreams(), shared.options.delegates, &plugins_,
+             &shared.local, MakeProxyOptions(shared.options), metrics_),
       server_(worker, proxy_,
               MakeServerOptions(
                   shared.options,
@@ -64,6 +89,7 @@ Task<void> DataPlane::Drain(uint64_t timeout_ms, std::function<void()> done) {
 
 void DataPlane::Collect(MetricsPage& page) const {
   metrics_.Collect(page);
+  proxy_.Collect(page);
   plugins_.metrics().Collect(page);
 }
 

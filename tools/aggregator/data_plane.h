@@ -29,7 +29,6 @@ struct DataPlaneShared {
   const Options& options;
   const ControlPlane& control;
   LocalPaths& local;
-  std::vector<UpstreamUrl> delegates;
   AccessLogWriter* access_log = nullptr;  // nullptr: off.
   uint32_t workers_count = 1;
   uint64_t connections_max = 0;  // Of all workers together.

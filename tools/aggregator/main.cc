@@ -43,7 +43,7 @@ class Aggregator {
       : options_(options),
         control_(options, PluginClient::implemented()),
         local_(checks_, kVersion, false),
-        shared_{options, control_, local_, {}, nullptr, 1, 0} {}
+        shared_{options, control_, local_, nullptr, 1, 0} {}
 
   int Run();
 
@@ -93,17 +93,6 @@ UringOptions MakeRingOptions(const Options& options) {
   return ring;
 }
 
-// Delegates by name are resolved here, before any worker exists.
-std::expected<std::vector<UpstreamUrl>, std::string> ResolveDelegates(const Options& options) {
-  std::vector<UpstreamUrl> urls;
-  for (const std::string& text : options.delegates) {
-    std::expected<UpstreamUrl, std::string> url = ParseUpstreamUrl(text, Names::kResolve);
-    if (!url) return std::unexpected(fmt::format("--delegate {}: {}", text, url.error()));
-    urls.push_back(std::move(*url));
-  }
-  return urls;
-}
-
 // --check: everything that can be wrong before serving, one line each.
 int Check(const Options& options) {
   StartLog(LogLevel::kOff, options.log_format);
@@ -116,7 +105,7 @@ int Check(const Options& options) {
     const std::string failure = CheckExecutable(plugin);
     if (!failure.empty()) problems.push_back(fmt::format("{}: {}", plugin.file, failure));
   }
-  if (const auto delegates = ResolveDelegates(options); !delegates) problems.push_back(delegates.error());
+  for (const std::string& upstream : control.UnresolvedUpstreams()) problems.push_back(upstream);
   for (const std::string& problem : problems) fmt::print("{}\n", problem);
   fmt::print("{}\n", problems.empty() ? "all is well" : fmt::format("{} problem(s)", problems.size()));
   StopLog();
@@ -153,9 +142,6 @@ std::expected<void, std::string> Aggregator::Prepare() {
   shared_.workers_count = static_cast<uint32_t>(wanted);
   shared_.connections_max = options_.max_connections != 0 ? options_.max_connections : ConnectionsForFiles(files);
 
-  std::expected<std::vector<UpstreamUrl>, std::string> delegates = ResolveDelegates(options_);
-  if (!delegates) return std::unexpected(delegates.error());
-  shared_.delegates = std::move(*delegates);
   if (options_.access_log != "off") {
     std::expected<std::unique_ptr<AccessLogWriter>, std::string> log = AccessLogWriter::Open(options_.access_log);
     if (!log) return std::unexpected(log.error());
@@ -288,7 +274,7 @@ std::string Aggregator::StatusJson() const {
   json["io_backend"] = "io_uring";
   json["shutting_down"] = shutting_down_.load(std::memory_order_relaxed);
   for (const Listening& listening : listening_) json["listen"].push_back(listening.address.ToString());
-  for (const UpstreamUrl& url : shared_.delegates) json["delegates"].push_back(url.address.ToString());
+  for (const std::string& url : options_.delegates) json["delegates"].push_back(url);
   std::string text = json.dump();
   text.pop_back();
   return text + "," + control_.StatusJson() + "}";
@@ -393,7 +379,7 @@ int Aggregator::Run() {
   for (const Listening& listening : listening_) LogInfo("listening", "address={}", listening.address.ToString());
   LogInfo("listening", "address={} for=admin", admin_listening_.address.ToString());
   LogInfo("serving", "version={} workers={} io_backend=io_uring delegates={}", kVersion, shared_.workers_count,
-          shared_.delegates.size());
+          options_.delegates.size());
 
   WaitForSignals();
   Drain();

@@ -170,6 +170,11 @@ std::optional<std::string> NormaliseHttpUrl(std::string_view text) {
   return std::string(kScheme) + authority + std::string(prefix);
 }
 
+bool IsRequestPath(std::string_view text) {
+  return text.starts_with('/') &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > 0x20 && c < 0x7f && c != '#'; });
+}
+
 std::string_view Nearest(std::string_view word, const std::vector<std::string_view>& candidates) {
   std::string_view nearest;
   size_t best = word.size() / 3 + 2;  // Further away than this is another word, not a slip of the hand.

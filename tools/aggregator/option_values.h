@@ -33,6 +33,9 @@ bool IsAddress(std::string_view text);
 // "http://HOST[:PORT][/prefix]" to the same with its port and without a trailing slash, or "unix:PATH" unchanged.
 std::optional<std::string> NormaliseHttpUrl(std::string_view text);
 
+// A path and perhaps a query, as a request's target has them.
+bool IsRequestPath(std::string_view text);
+
 // The candidate that `word` was most likely meant to be; empty if none is near.
 std::string_view Nearest(std::string_view word, const std::vector<std::string_view>& candidates);
 

@@ -246,6 +246,10 @@ void AddClients(std::vector<Spec>& specs) {
                                "longest pause within a request body; then 408"));
   specs.push_back(DurationSpec("client-send-timeout", kGroup, &Options::client_send_timeout,
                                "longest time that a client takes nothing of its answer"));
+  specs.push_back(DurationSpec("client-half-close-timeout", kGroup, &Options::client_half_close_timeout,
+                               "how long a client that has ended its sending side is answered while it takes nothing; "
+                               "0: it counts as gone at once",
+                               Duration(0)));
   specs.push_back(DurationSpec("keepalive-timeout", kGroup, &Options::keepalive_timeout,
                                "how long an idle client connection is kept; 0: one request each", Duration(0)));
   specs.push_back(BytesSpec("max-header-bytes", kGroup, &Options::max_header_bytes, 1 << 10, 1 << 20,
@@ -265,12 +269,85 @@ void AddDelegate(std::vector<Spec>& specs) {
                                "to open a connection to the delegate"));
   specs.push_back(DurationSpec("delegate-header-timeout", kGroup, &Options::delegate_header_timeout,
                                "from the end of the request to the delegate's answer head; then 504"));
+  specs.push_back(DurationSpec("delegate-body-timeout", kGroup, &Options::delegate_body_timeout,
+                               "longest silence within an answer's body; 0: none", Duration(0)));
+  specs.push_back(DurationSpec("delegate-send-timeout", kGroup, &Options::delegate_send_timeout,
+                               "longest time that the delegate takes nothing of a request; then 504"));
+  specs.push_back(DurationSpec("delegate-request-timeout", kGroup, &Options::delegate_request_timeout,
+                               "from a request's head to the last byte of its answer, tunnels excepted; then 504, or "
+                               "the answer is broken off; 0: none",
+                               Duration(0)));
   specs.push_back(DurationSpec("delegate-idle-timeout", kGroup, &Options::delegate_idle_timeout,
                                "how long an idle connection is kept; keep it below the delegate's own"));
+  specs.push_back(DurationSpec("delegate-post-reuse-idle", kGroup, &Options::delegate_post_reuse_idle,
+                               "longest idle time of a connection that gets a POST, PATCH or other request that cannot "
+                               "be repeated; 0: always a new one",
+                               Duration(0)));
+  specs.push_back(DurationSpec("delegate-connection-max-age", kGroup, &Options::delegate_connection_max_age,
+                               "age at which a connection is closed when idle, give or take a tenth; 0: never",
+                               Duration(0)));
+  specs.push_back(CountSpec("delegate-connection-max-requests", kGroup, &Options::delegate_connection_max_requests, 0,
+                            1'000'000'000, "requests after which a connection is closed; 0: no limit",
+                            "a number from 0 to 1000000000"));
+  specs.push_back(CountSpec("delegate-retry-budget-percent", kGroup, &Options::delegate_retry_budget_percent, 0, 100,
+                            "requests of a worker that may be repeated, of those of the last 10s",
+                            "a number from 0 to 100"));
+  specs.push_back(CountSpec("delegate-retry-min-per-second", kGroup, &Options::delegate_retry_min_per_second, 0,
+                            1'000'000, "and this many per second besides", "a number from 0 to 1000000"));
   specs.push_back(CountSpec("pool-idle-per-worker", kGroup, &Options::pool_idle_per_worker, 0, 100'000,
                             "idle connections that a worker keeps", "a number from 0 to 100000"));
   specs.push_back(CountSpec("pool-connections-per-worker", kGroup, &Options::pool_connections_per_worker, 1, 100'000,
                             "connections to the delegate that a worker has at once", "a number from 1 to 100000"));
+  specs.push_back(DurationSpec("pool-queue-timeout", kGroup, &Options::pool_queue_timeout,
+                               "how long a request waits for one of them; then 503"));
+  specs.push_back(CountSpec("pool-queue-per-worker", kGroup, &Options::pool_queue_per_worker, 0, 1'000'000,
+                            "requests that may wait so; above it 503 at once", "a number from 0 to 1000000"));
+  specs.push_back(DurationSpec("expect-continue-timeout", kGroup, &Options::expect_continue_timeout,
+                               "how long the delegate may think about Expect: 100-continue before the client is told "
+                               "to go on all the same; 0: it is told at once",
+                               Duration(0)));
+  specs.push_back(DurationSpec("tunnel-idle-timeout", kGroup, &Options::tunnel_idle_timeout,
+                               "how long an upgraded connection may be silent both ways; 0: for ever", Duration(0)));
+  specs.push_back(CountSpec("tunnels-per-worker", kGroup, &Options::tunnels_per_worker, 0, 100'000,
+                            "upgraded connections that a worker has at once, out of those to the delegate; above it "
+                            "503",
+                            "a number from 0 to 100000"));
+}
+
+// Which of several delegates gets a request.
+void AddDelegateHealth(std::vector<Spec>& specs) {
+  constexpr std::string_view kGroup = "The delegate's health";
+  specs.push_back(DurationSpec("delegate-resolve-interval", kGroup, &Options::delegate_resolve_interval,
+                               "how often names of delegates and backends are resolved again; 0: once", Duration(0)));
+  specs.push_back(CountSpec("delegate-eject-after", kGroup, &Options::delegate_eject_after, 0, 1'000'000,
+                            "failures in a row after which an address gets no requests for a while; 0: never",
+                            "a number from 0 to 1000000"));
+  specs.push_back(DurationSpec("delegate-eject-time", kGroup, &Options::delegate_eject_time,
+                               "how long, times the ejections in a row"));
+  specs.push_back(DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max,
+                               "and how long at the most"));
+  specs.push_back(CountSpec("delegate-eject-max-percent", kGroup, &Options::delegate_eject_max_percent, 0, 100,
+                            "addresses that may be ejected at once; one always may if there are two; 0: none",
+                            "a number from 0 to 100"));
+  specs.push_back(DurationSpec("delegate-slow-start", kGroup, &Options::delegate_slow_start,
+                               "how long the share of a new or returning address grows to its full size; 0: at once",
+                               Duration(0)));
+  specs.push_back({"delegate-health-path", kGroup, "PATH", "",
+                   "asked of each address again and again, 200 to 399 is healthy; none: nothing is asked",
+                   "a path such as /readyz", false,
+                   [](std::string_view text, Options& options) {
+                     options.delegate_health_path = text;
+                     return text.empty() || IsRequestPath(text);
+                   },
+                   nullptr});
+  specs.push_back(DurationSpec("delegate-health-interval", kGroup, &Options::delegate_health_interval,
+                               "between two health checks"));
+  specs.push_back(DurationSpec("delegate-health-timeout", kGroup, &Options::delegate_health_timeout,
+                               "for connecting and answering one"));
+  specs.push_back(CountSpec("delegate-health-fall", kGroup, &Options::delegate_health_fall, 1, 1000,
+                            "failed ones in a row after which an address gets no requests", "a number from 1 to 1000"));
+  specs.push_back(CountSpec("delegate-health-rise", kGroup, &Options::delegate_health_rise, 1, 1000,
+                            "passed ones in a row after which it gets them again", "a number from 1 to 1000"));
 }
 
 void AddPlugins(std::vector<Spec>& specs) {
@@ -320,6 +397,7 @@ std::vector<Spec> AllSpecs() {
   AddThreadsAndLogs(specs);
   AddClients(specs);
   AddDelegate(specs);
+  AddDelegateHealth(specs);
   AddPlugins(specs);
   AddTheRest(specs);
   return specs;
@@ -411,7 +489,7 @@ std::string HelpText(const std::vector<Spec>& specs) {
   std::string_view group;
   const auto line = [&text](std::string flag, std::string_view value, std::string_view help) {
     if (!value.empty()) flag += fmt::format(" {}", value);
-    text += fmt::format("  {:<38} {}\n", flag, help);
+    text += fmt::format("  {:<42} {}\n", flag, help);
   };
   for (const Spec& spec : specs) {
     if (spec.group != group) text += fmt::format("\n{}:\n", group = spec.group);

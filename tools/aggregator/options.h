@@ -61,6 +61,9 @@ struct Options {
   Duration client_body_timeout{30'000};
   // As long as the body timeout: a client that takes nothing holds as much as one that sends nothing.
   Duration client_send_timeout{30'000};
+  // A client that has ended its sending side may be waiting for its answer or have left. What a dashboard asks for and
+  // then cancels must not be worked on for much longer.
+  Duration client_half_close_timeout{1'000};
   Duration keepalive_timeout{75'000};
   uint64_t max_header_bytes = 64 << 10;
   uint64_t max_connections = 0;  // 0: by the limit on open files.
@@ -70,13 +73,56 @@ struct Options {
   // The delegate.
   Duration delegate_connect_timeout{1'000};
   Duration delegate_header_timeout{60'000};
+  // A watch may have nothing to say for minutes; 0: none.
+  Duration delegate_body_timeout{600'000};
+  // As for clients: who takes nothing holds as much as who sends nothing.
+  Duration delegate_send_timeout{30'000};
+  // None: watches and log streams last as long as somebody looks.
+  Duration delegate_request_timeout{0};
   // Below the 60 s and 75 s that common servers keep an idle connection, so that it is we who close first.
   Duration delegate_idle_timeout{55'000};
+  // Below the two to five seconds after which Node.js, Apache, gunicorn and their like close an idle connection. It
+  // costs little: where even the connection used last has been idle for a second, connects are one a second at most.
+  Duration delegate_post_reuse_idle{1'000};
+  // An hour lets load balancers in between take new backends into use, at a cost that nobody can measure.
+  Duration delegate_connection_max_age{3'600'000};
+  uint32_t delegate_connection_max_requests = 0;  // 0: no limit.
+  // A fifth, as others have settled on: a delegate that closes its connections gets little more load for it.
+  uint32_t delegate_retry_budget_percent = 20;
+  // So that a quiet worker can repeat its only request.
+  uint32_t delegate_retry_min_per_second = 10;
+  // What cloud resolvers give as time to live, which the system's resolver does not tell.
+  Duration delegate_resolve_interval{30'000};
+  // One failure may be chance; more than a handful in a row are seen by clients. 0: never.
+  uint32_t delegate_eject_after = 5;
+  // About the time that a server needs to start again; then longer with each time in a row.
+  Duration delegate_eject_time{10'000};
+  Duration delegate_eject_time_max{300'000};
+  // A fault that all share is not mended by sending everything to the last one.
+  uint32_t delegate_eject_max_percent = 50;
+  // Caches are cold and connections few after a start.
+  Duration delegate_slow_start{10'000};
+  std::string delegate_health_path;  // Empty: nothing is asked.
+  Duration delegate_health_interval{5'000};
+  Duration delegate_health_timeout{1'000};
+  // One lost packet is no outage, and one good answer no recovery.
+  uint32_t delegate_health_fall = 3;
+  uint32_t delegate_health_rise = 2;
   // As many as may be busy: an idle connection costs one descriptor and no buffer, and fewer would make a burst's
   // connections close at its end only to be opened again by the next (128 idle under 256 clients closed 200 a second).
   uint32_t pool_idle_per_worker = 1024;
   // Beyond this many busy connections the delegate is the bottleneck, and more would only queue in its backlog.
   uint32_t pool_connections_per_worker = 1024;
+  // A client that has waited for a second is better told so, while it still wants to know.
+  Duration pool_queue_timeout{1'000};
+  // As many as are served: then the last in the queue waits for about one answer's time.
+  uint32_t pool_queue_per_worker = 1024;
+  // What curl and Go wait for as clients before they send a body unasked.
+  Duration expect_continue_timeout{1'000};
+  // Between the minutes of most proxies, which cut shells and quiet dashboards off, and a kubelet's 4 h.
+  Duration tunnel_idle_timeout{3'600'000};
+  // Half of the pool: tunnels last, and requests must find connections beside them.
+  uint32_t tunnels_per_worker = 512;
 
   // Plugins.
   Duration plugin_start_timeout{60'000};
