@@ -83,7 +83,9 @@ void Socket::OnReceived(Completion& completion, int32_t value, bool more, Buffer
     socket.queued_.push_back(std::move(buffer));
     if (more && socket.queued_count() >= socket.QueuedPause()) socket.worker_.ring().Cancel(completion);
   } else if (value == 0) {
-    socket.EndReceive(Error{ErrorCode::kClosed, socket.source_});
+    // The kernel tells of a reset once, to the call that comes first. If that was a send, what looks like an orderly
+    // end here is none, and must not end a body that only the close ends.
+    socket.EndReceive(socket.broken_ ? socket.broken_error_ : Error{ErrorCode::kClosed, socket.source_});
   } else if (value == -ENOBUFS) {
     // The pool is dry. Whoever waits, or watches, goes on when buffers come back.
     const bool wanted = !socket.cancelled_ && (socket.receive_waiter_ || socket.observer_ != nullptr);
@@ -206,7 +208,7 @@ void Socket::OnEndOfTurn() {
     const size_t offered = TotalBytes({send_message_.msg_iov, send_message_.msg_iovlen});
     const ssize_t sent = worker_.ring().SendNow(fd_, send_message_);
     ++sends_count_;
-    if (sent < 0 && sent != -EAGAIN) return FailSend(ErrorFromErrno(static_cast<int>(-sent), source_));
+    if (sent < 0 && sent != -EAGAIN) return BreakSend(static_cast<int>(-sent));
     if (sent > 0) AdvanceSend(static_cast<size_t>(sent));
     short_send = sent < 0 || static_cast<size_t>(sent) < offered;
   }
@@ -234,8 +236,14 @@ void Socket::OnSent(Completion& completion, int32_t value, bool, BufferLease) {
   socket.NotifyJoiner();
   if (!socket.HasOutput()) return socket.FinishSend();
   if (socket.cancelled_) return socket.FailSend(socket.cancel_reason_);
-  if (value < 0) return socket.FailSend(ErrorFromErrno(-value, socket.source_));
+  if (value < 0) return socket.BreakSend(-value);
   socket.worker_.AtEndOfTurn(socket);
+}
+
+void Socket::BreakSend(int os_errno) {
+  broken_ = true;
+  broken_error_ = ErrorFromErrno(os_errno, source_);
+  FailSend(broken_error_);
 }
 
 // For good: a stream that has lost bytes cannot go on.

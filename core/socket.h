@@ -167,6 +167,7 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   void ArmReceive();
   void EndReceive(Error error);
   void DeliverReceive();
+  void BreakSend(int os_errno);
   void FinishSend();
   void SubmitSend();
   void FailSend(Error error);
@@ -210,6 +211,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   bool send_failed_ = false;
   bool send_done_ = true;
   Error send_error_;
+  bool broken_ = false;  // A send was told that the connection is broken; broken_error_ says how.
+  Error broken_error_;
 
   bool cancelled_ = false;
   Error cancel_reason_;

@@ -35,9 +35,10 @@ DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, b
     : context_(context),
       socket_(context.worker, fd, is_unix, ErrorSource::kDownstream),
       interrupter_(socket_),
+      breaker_(*this),
       half_close_target_(*this),
       receive_deadline_(context.worker.timers(), interrupter_, kClientTimeout),
-      send_deadline_(context.worker.timers(), socket_, kClientTimeout),
+      send_deadline_(context.worker.timers(), breaker_, kClientTimeout),
       half_close_deadline_(context.worker.timers(), half_close_target_, kClientLeft),
       connection_id_(context.NextConnectionId()),
       request_(&kNoRequest) {
@@ -203,7 +204,13 @@ Task<DownstreamConnection::Ending> DownstreamConnection::EndExchange() {
   }
   const bool answered = response_ == ResponseState::kFinished;
   FinishRecord();
-  if (!answered) co_return Ending::kAbort;
+  if (!answered) {
+    // Pipelined requests may have come: closing on them would reset the connection, and with it destroy the answers to
+    // earlier ones that the client has not read yet. Where the framing tells that the body is truncated, the end may be
+    // an orderly one.
+    const bool told = response_ == ResponseState::kStarted && response_framing_ != BodyFraming::kUntilClose;
+    co_return told && !client_failed_ ? Ending::kLinger : Ending::kAbort;
+  }
   if (!keep_alive_) {
     const bool more_to_come = !reader().body_done() || reader().has_surplus();
     co_return more_to_come ? Ending::kLinger : Ending::kClose;
@@ -281,8 +288,16 @@ void DownstreamConnection::BeginDrain() {
 }
 
 void DownstreamConnection::Abort(Error reason) {
-  socket_.Cancel(reason);
+  Break(reason);
   TellClientGone(reason);
+}
+
+// A cancel ends the connection in good order, which would make a truncated body look whole where only the close ends it
+// (RFC 9112 §8): the reset has to come first.
+void DownstreamConnection::Break(Error reason) {
+  const bool untold = response_ == ResponseState::kStarted && response_framing_ == BodyFraming::kUntilClose;
+  if (untold && socket_.fd() >= 0) context_.worker.ring().Reset(socket_.fd());
+  socket_.Cancel(reason);
 }
 
 // --- The client's side of the exchange: its body, and whether it is still there ---

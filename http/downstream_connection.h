@@ -95,6 +95,12 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
     void Cancel(Error reason) override { socket.InterruptReceive(reason); }
     Socket& socket;
   };
+  // A deadline on it ends the connection.
+  struct Breaker final : Cancellable {
+    explicit Breaker(DownstreamConnection& c) : connection(c) {}
+    void Cancel(Error reason) override { connection.Break(reason); }
+    DownstreamConnection& connection;
+  };
   // A client that has ended its sending side may still want its answer, or have left: TCP tells both alike.
   struct HalfCloseTarget final : Cancellable {
     explicit HalfCloseTarget(DownstreamConnection& c) : connection(c) {}
@@ -137,11 +143,13 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   void OnPeerClosed(Socket& socket, Error error) override;
   void EndHalfClose(Error error);
   void TellClientGone(Error error);
+  void Break(Error reason);
   void WatchIfWanted();
 
   DownstreamContext& context_;
   Socket socket_;
   ReceiveInterrupter interrupter_;
+  Breaker breaker_;
   HalfCloseTarget half_close_target_;
   Deadline receive_deadline_;
   Deadline send_deadline_;

@@ -162,7 +162,10 @@ Task<Result<BodyPieces>> MessageReader::ReadPieces(ErrorSource source) {
       current_.Release();
     }
     Result<BufferLease> lease = co_await socket_->Receive();
-    if (!lease && lease.error().code == ErrorCode::kClosed && decoder_.EndOfInput()) break;
+    // Only the peer's own end ends a body: the reason of a Cancel may be kClosed as well, when it is the other side
+    // that has gone, and must not make a truncated body look whole.
+    const bool peer_ended = !lease && lease.error().code == ErrorCode::kClosed && !socket_->cancelled();
+    if (peer_ended && decoder_.EndOfInput()) break;
     if (!lease) co_return std::unexpected(lease.error());
     Accept(std::move(*lease));
   }

@@ -350,6 +350,87 @@ TEST(Exchange, AbortsTheClientWhenTheAnswerBreaksOff) {
   EXPECT_TRUE(old_client.was_reset()) << "an orderly end would make the part look whole";
 }
 
+// Goal: what only the close would end is broken off by a reset, whatever ends it. Method: HTTP/1.0 clients whose answer
+// is under way when it is aborted by the drain's deadline, and when they stop reading.
+TEST(Exchange, ResetsAClientWhoseUntilCloseAnswerIsAborted) {
+  Upstream upstream;
+  Rig rig({upstream.url()});
+  Peer client = rig.Connect();
+  client.Send("GET /old HTTP/1.0\r\nHost: h\r\n\r\n");
+  Peer server = upstream.Accept();
+  server.Head();
+  server.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n");
+  EXPECT_THAT(client.Until("part"), HasSubstr("part"));
+  rig.Drain(50);
+  client.UntilEnd();
+  EXPECT_TRUE(client.was_reset());
+  EXPECT_EQ(rig.log.At(0).reason, Reason::kShuttingDown);
+}
+
+TEST(Exchange, ResetsAClientThatStopsReadingAnUntilCloseAnswer) {
+  Upstream upstream;
+  RigOptions options;
+  options.server.downstream.send_timeout_ms = 100;
+  Rig rig({upstream.url()}, options);
+  Peer client = rig.Connect();
+  client.Send("GET /old HTTP/1.0\r\nHost: h\r\n\r\n");
+  Peer server = upstream.Accept();
+  server.Head();
+  server.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = "10000\r\n" + std::string(65536, 'x') + "\r\n";
+  while (server.Send(chunk)) {
+  }
+  EXPECT_EQ(rig.log.At(0).reason, Reason::kClientWriteTimeout);
+  client.UntilEnd();
+  EXPECT_TRUE(client.was_reset());
+}
+
+// Goal: that a client has ended its sending side must not end an answer that only the delegate's close can end. Method:
+// the delegate is in the middle of such an answer when the client half-closes; whatever the proxy makes of that, the
+// part may not look whole.
+TEST(Exchange, NeverEndsAnUntilCloseAnswerBecauseTheClientHalfCloses) {
+  Upstream upstream;
+  Rig rig({upstream.url()});
+  Peer client = rig.Connect();
+  client.Send(kGet);
+  Peer server = upstream.Accept();
+  server.Head();
+  server.Send("HTTP/1.1 200 OK\r\n\r\nfirst");
+  client.Until("first");
+  shutdown(client.fd(), SHUT_WR);
+  // Either it is cut off now, or it goes on to the delegate's own end.
+  pollfd ended{server.fd(), POLLIN, 0};
+  const bool cut_off = poll(&ended, 1, 300) == 1;
+  server.Send("second");
+  server.Close();
+  const std::string rest = client.UntilEnd();
+  const bool looks_whole = rest.find("0\r\n\r\n") != std::string::npos;
+  if (cut_off) EXPECT_FALSE(looks_whole) << rest;
+  if (!cut_off) EXPECT_THAT(rest, HasSubstr("second"));
+}
+
+// Goal: answers that were given before one that is broken off reach the client. Method: more requests than we receive
+// ahead lie unread at our end when the second one's answer breaks off; the client reads only then.
+TEST(Exchange, KeepsEarlierAnswersWhenALaterOneBreaksOff) {
+  Upstream upstream;
+  Rig rig({upstream.url()});
+  Peer client = rig.Connect();
+  client.Send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
+  Peer server = upstream.Accept();
+  server.Head();
+  server.Send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole");
+  server.Head();
+  server.Send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart");
+  const std::string more = "GET /3 HTTP/1.1\r\nHost: h\r\nX: " + std::string(4000, 'x') + "\r\n\r\n";
+  for (int i = 0; i < 200; ++i) client.Send(more);
+  server.Close();
+  EXPECT_EQ(rig.log.At(1).reason, Reason::kDelegateTruncated);
+  const std::string answers = client.UntilEnd();
+  EXPECT_THAT(answers, HasSubstr("whole"));
+  EXPECT_THAT(answers, HasSubstr("part"));
+  EXPECT_FALSE(client.was_reset());
+}
+
 TEST(Exchange, CancelsTheDelegateWhenTheClientLeaves) {
   Upstream upstream;
   Rig rig({upstream.url()});

@@ -223,6 +223,7 @@ Task<void> Network::RunClient(Network& net, uint64_t first_id) {
     const uint64_t id = first_id + done;
     const bool pipelined = random.Chance(300);
     const uint32_t count = pipelined ? 3 : 1;
+    net.world.CountRequests(count);
     const bool is_head = !pipelined && random.Chance(100);
     const size_t size = pipelined || is_head ? 0 : random.Chance(500) ? 0 : random.Below(6000);
     const bool chunked = random.Chance(500);

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cctype>
+#include <charconv>
 
 namespace dpa {
 namespace {
@@ -59,11 +59,22 @@ std::string SimHead::Field(std::string_view name) const {
   return {};
 }
 
+uint64_t SimHead::Number(std::string_view name) const {
+  uint64_t number = 0;
+  return ParseNumber(Field(name), 10, number) ? number : 0;
+}
+
+int SimHead::status() const {
+  uint64_t number = 0;
+  return ParseNumber(std::string_view(first_line).substr(9, 3), 10, number) ? static_cast<int>(number) : 0;
+}
+
 SimHttpPeer::SimHttpPeer(SimWorld& world, int fd, bool is_unix, ErrorSource source)
     : world_(world), socket_(world.worker(), fd, is_unix, source) {}
 
 Task<bool> SimHttpPeer::Fill() {
   Result<BufferLease> lease = co_await socket_.Receive();
+  if (!lease) ended_cleanly_ = lease.error().code == ErrorCode::kClosed;
   if (!lease) co_return false;
   read_.append(lease->data(), lease->size());
   co_return true;
@@ -82,7 +93,7 @@ Task<SimRead> SimHttpPeer::ReadHead(SimHead& head, bool is_response, std::string
   read_.erase(0, end + 4);
   const bool sane = is_response ? head.first_line.starts_with("HTTP/1.1 ") && head.first_line.size() >= 12
                                 : head.first_line.ends_with(" HTTP/1.1");
-  co_return sane && TakeFraming(head, is_response, method) ? SimRead::kDone : SimRead::kMalformed;
+  co_return sane&& TakeFraming(head, is_response, method) ? SimRead::kDone : SimRead::kMalformed;
 }
 
 Task<SimRead> SimHttpPeer::ReadLine(std::string& line) {
@@ -96,13 +107,15 @@ Task<SimRead> SimHttpPeer::ReadLine(std::string& line) {
   co_return SimRead::kDone;
 }
 
-Task<SimRead> SimHttpPeer::ReadChunks(std::string& body) {
+Task<SimRead> SimHttpPeer::ReadChunks(std::string& body, std::string* trailers) {
   for (;;) {
     std::string line;
     SimRead got = co_await ReadLine(line);
     if (got != SimRead::kDone) co_return got;
     uint64_t size = 0;
+    // Extensions end at us (RFC 9112 §7.1.1): nobody here may see one.
     if (!ParseNumber(line, 16, size)) co_return SimRead::kMalformed;
+    if (size == 0) break;
     while (size != 0) {
       const size_t taken = std::min<size_t>(size, read_.size());
       body.append(read_, 0, taken);
@@ -112,18 +125,24 @@ Task<SimRead> SimHttpPeer::ReadChunks(std::string& body) {
       const bool more = co_await Fill();
       if (!more) co_return SimRead::kEnded;
     }
-    const bool last = line.find_first_not_of('0') == std::string::npos;
     got = co_await ReadLine(line);
     if (got != SimRead::kDone) co_return got;
     if (!line.empty()) co_return SimRead::kMalformed;
-    if (last) co_return SimRead::kDone;
+  }
+  for (;;) {
+    std::string line;
+    const SimRead got = co_await ReadLine(line);
+    if (got != SimRead::kDone) co_return got;
+    if (line.empty()) co_return SimRead::kDone;
+    if (line.find(':') == std::string::npos) co_return SimRead::kMalformed;
+    if (trailers != nullptr) *trailers += line + "\r\n";
   }
 }
 
-Task<SimRead> SimHttpPeer::ReadBody(const SimHead& head, std::string& body) {
+Task<SimRead> SimHttpPeer::ReadBody(const SimHead& head, std::string& body, std::string* trailers) {
   if (head.framing == SimFraming::kNone) co_return SimRead::kDone;
   if (head.framing == SimFraming::kChunked) {
-    const SimRead got = co_await ReadChunks(body);
+    const SimRead got = co_await ReadChunks(body, trailers);
     co_return got;
   }
   uint64_t left = head.framing == SimFraming::kLength ? head.length : UINT64_MAX;
@@ -134,9 +153,22 @@ Task<SimRead> SimHttpPeer::ReadBody(const SimHead& head, std::string& body) {
     left -= taken;
     if (left == 0) break;
     const bool more = co_await Fill();
-    if (!more) co_return SimRead::kEnded;
+    if (more) continue;
+    const bool whole = head.framing == SimFraming::kUntilClose && ended_cleanly();
+    co_return whole ? SimRead::kDone : SimRead::kEnded;
   }
   co_return SimRead::kDone;
+}
+
+Task<uint64_t> SimHttpPeer::ReadToEnd() {
+  uint64_t bytes = read_.size();
+  read_.clear();
+  for (bool more = true; more;) {
+    more = co_await Fill();
+    bytes += read_.size();
+    read_.clear();
+  }
+  co_return bytes;
 }
 
 Task<Result<void>> SimHttpPeer::Write(std::string_view bytes) {
@@ -146,28 +178,24 @@ Task<Result<void>> SimHttpPeer::Write(std::string_view bytes) {
     iovec piece{const_cast<char*>(bytes.data()), count};
     bytes.remove_prefix(count);
     const Result<void> sent = co_await socket_.Send({&piece, 1});
+    send_failed_ |= !sent;
     if (!sent) co_return sent;
     if (random.Chance(50)) co_await world_.worker().Sleep(random.Below(20));
   }
   co_return Result<void>();
 }
 
-std::string SimChunked(SimRandom& random, std::string_view bytes) {
+std::string SimChunked(SimRandom& random, std::string_view bytes, std::string_view trailers) {
+  constexpr std::string_view kExtensions[] = {";a", ";name=value", "; q=\"a;b\"", ";0123456789=abcdef"};
+  const uint32_t extended = random.Chance(200) ? 500 : 0;
   std::string out;
   while (!bytes.empty()) {
     const size_t count = random.Between(1, bytes.size());
-    out += fmt::format("{:x}\r\n{}\r\n", count, bytes.substr(0, count));
+    const std::string_view extension = random.Chance(extended) ? random.Pick(kExtensions) : "";
+    out += fmt::format("{:x}{}\r\n{}\r\n", count, extension, bytes.substr(0, count));
     bytes.remove_prefix(count);
   }
-  return out + "0\r\n\r\n";
-}
-
-std::string SimPattern(uint64_t id, size_t count) {
-  std::string out = fmt::format("<{}>", id);
-  SimRandom random(id);
-  while (out.size() < count) out += static_cast<char>('a' + random.Below(26));
-  out.resize(count);
-  return out;
+  return out + "0\r\n" + std::string(trailers) + "\r\n";
 }
 
 }  // namespace dpa

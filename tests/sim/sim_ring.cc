@@ -20,6 +20,7 @@ constexpr int kFirstFd = 1'000'000;
 constexpr uint64_t kPassNsMax = 2'000'000;           // The clock moves by up to this when completions are put off.
 constexpr uint64_t kTurnNsMax = 50'000;              // And by up to this at every turn.
 constexpr uint64_t kSynRetriesNs = 130'000'000'000;  // When a connect that nobody answers times out by itself.
+constexpr uint32_t kCancelPassesMax = 3;
 constexpr char kReleasedByte = '\xdd';
 
 constexpr int kStreamErrors[] = {ECONNRESET, ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENOMEM};
@@ -154,6 +155,18 @@ std::string SimRing::Dump() const {
 
 bool SimRing::IsReal(int fd) { return fd < kFirstFd; }
 
+bool SimRing::Fault(uint32_t chance) {
+  const bool happens = random_.Chance(chance);
+  faults_count_ += happens;
+  return happens;
+}
+
+bool SimRing::Nuisance(uint32_t chance) {
+  const bool happens = random_.Chance(chance);
+  nuisances_count_ += happens;
+  return happens;
+}
+
 SimRing::Descriptor& SimRing::At(int fd, const char* use) {
   const auto found = descriptors_.find(fd);
   if (found == descriptors_.end()) Fail(fmt::format("{} on descriptor {}, which is not open", use, fd));
@@ -238,7 +251,7 @@ void SimRing::Connect(Completion& completion, int fd, const sockaddr* address, s
   operation.address_bytes = address_bytes;
   operation.checksum = Hash(1, address, address_bytes);
   operation.ready_at_ns = clock_ns_ + random_.Below(3'000'000);
-  if (!random_.Chance(faults_.connect_error)) return;
+  if (!Fault(faults_.connect_error)) return;
   operation.outcome = random_.Pick(kConnectErrors);
   if (operation.outcome == ETIMEDOUT) operation.ready_at_ns = clock_ns_ + kSynRetriesNs;
 }
@@ -258,7 +271,7 @@ void SimRing::Cancel(Completion& target) {
 // --- Calls that are done on return ---
 
 int SimRing::OpenSocket(int domain) {
-  if (random_.Chance(faults_.open_error)) return -EMFILE;
+  if (Fault(faults_.open_error)) return -EMFILE;
   return NewDescriptor(State::kFresh, domain == AF_UNIX);
 }
 
@@ -266,9 +279,9 @@ int SimRing::ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes
   Descriptor& at = At(fd, "ConnectNow");
   if (at.state != State::kFresh || !at.is_unix) Fail("ConnectNow on what is not a fresh unix socket");
   const Address to(address, address_bytes);
-  if (random_.Chance(faults_.connect_error)) return random_.Chance(500) ? -ENOENT : -ECONNREFUSED;
+  if (Fault(faults_.connect_error)) return random_.Chance(500) ? -ENOENT : -ECONNREFUSED;
   if (FindListener(to) == nullptr) return random_.Chance(500) ? -ENOENT : -ECONNREFUSED;
-  if (random_.Chance(faults_.connect_again)) return -EAGAIN;
+  if (Nuisance(faults_.connect_again)) return -EAGAIN;
   return Establish(fd, at, to) ? 0 : -EAGAIN;
 }
 
@@ -378,12 +391,12 @@ ssize_t SimRing::SendNow(int fd, const msghdr& message) {
   Descriptor& at = At(fd, "SendNow");
   if (at.state != State::kStream) Fail("SendNow on what is not connected");
   if (at.sending != nullptr || message.msg_iovlen > 1024) Fail("SendNow beside a Send, or of too many pieces");
-  if (random_.Chance(faults_.send_error)) Break(at, random_.Pick(kStreamErrors));
+  if (Fault(faults_.send_error)) Break(at, random_.Pick(kStreamErrors));
   if (const int error = TakeSendError(at); error != 0) return -error;
   const size_t room = RoomAt(at);
-  if (room == 0 || random_.Chance(faults_.send_again)) return -EAGAIN;
+  if (room == 0 || Nuisance(faults_.send_again)) return -EAGAIN;
   size_t bytes = std::min(TotalBytes(message), room);
-  if (bytes > 1 && random_.Chance(faults_.short_send)) bytes = random_.Between(1, bytes - 1);
+  if (bytes > 1 && Nuisance(faults_.short_send)) bytes = random_.Between(1, bytes - 1);
   return static_cast<ssize_t>(CopyOut(at, message, 0, bytes));
 }
 
@@ -435,7 +448,10 @@ void SimRing::Step(Operation& operation) {
   if (operation.kind == Kind::kSend && ChecksumOf(*operation.message) != operation.checksum) {
     Fail(fmt::format("bytes of a send on descriptor {} changed before it completed", operation.fd));
   }
-  if (operation.cancel_asked && random_.Chance(500)) return Cancelled(operation);
+  // A cancel goes out with the next submission; what was on its way before may come first, but not for ever.
+  if (operation.cancel_asked && (++operation.cancel_passes > kCancelPassesMax || random_.Chance(500))) {
+    return Cancelled(operation);
+  }
   if (operation.cancel_asked) {
     // The cancel comes late; there may be nothing else that could happen.
     operation.cancel_asked = false;
@@ -459,19 +475,19 @@ void SimRing::Step(Operation& operation) {
   }
 }
 
-void SimRing::StepPoll(Operation& operation) { Finish(operation, POLLIN, !random_.Chance(faults_.end_multishot)); }
+void SimRing::StepPoll(Operation& operation) { Finish(operation, POLLIN, !Nuisance(faults_.end_multishot)); }
 
 void SimRing::StepAccept(Operation& operation, Descriptor& at) {
-  if (random_.Chance(faults_.accept_error)) return Finish(operation, -random_.Pick(kAcceptErrors), false);
+  if (Fault(faults_.accept_error)) return Finish(operation, -random_.Pick(kAcceptErrors), false);
   const int fd = at.backlog.front();
   at.backlog.pop_front();
-  Finish(operation, fd, !random_.Chance(faults_.end_multishot));
+  Finish(operation, fd, !Nuisance(faults_.end_multishot));
 }
 
 void SimRing::StepReceive(Operation& operation, Descriptor& at) {
-  if (random_.Chance(faults_.receive_error)) Break(at, random_.Pick(kStreamErrors));
+  if (Fault(faults_.receive_error)) Break(at, random_.Pick(kStreamErrors));
   do {
-    if (buffers_->empty() || random_.Chance(faults_.no_buffers)) return Finish(operation, -ENOBUFS, false);
+    if (buffers_->empty() || Nuisance(faults_.no_buffers)) return Finish(operation, -ENOBUFS, false);
     if (at.inbox.empty()) {
       if (at.pending_error != 0) return Finish(operation, -std::exchange(at.pending_error, 0), false);
       const bool ended = at.fin_received || at.receive_shut || at.broken;
@@ -479,16 +495,16 @@ void SimRing::StepReceive(Operation& operation, Descriptor& at) {
       return;
     }
     size_t bytes = std::min<size_t>(at.inbox.size(), buffers_->buffer_bytes());
-    if (random_.Chance(faults_.short_receive)) bytes = random_.Between(1, bytes);
+    if (Nuisance(faults_.short_receive)) bytes = random_.Between(1, bytes);
     const uint16_t id = buffers_->Fill(std::string_view(at.inbox).substr(0, bytes));
     at.inbox.erase(0, bytes);
-    const bool more = operation.mode == ReceiveMode::kMultishot && !random_.Chance(faults_.end_multishot);
+    const bool more = operation.mode == ReceiveMode::kMultishot && !Nuisance(faults_.end_multishot);
     Finish(operation, static_cast<int32_t>(bytes), more, id);
   } while (!operation.ended && random_.Chance(500));
 }
 
 void SimRing::StepSend(Operation& operation, Descriptor& at) {
-  if (random_.Chance(faults_.send_error)) Break(at, random_.Pick(kStreamErrors));
+  if (Fault(faults_.send_error)) Break(at, random_.Pick(kStreamErrors));
   // After partial progress the count is the answer; the error is told by the next call.
   const bool fails = at.pending_error != 0 || at.send_shut || at.broken ||
                      (at.is_unix && (at.peer < 0 || descriptors_[at.peer].receive_shut));
@@ -496,7 +512,7 @@ void SimRing::StepSend(Operation& operation, Descriptor& at) {
   if (const int error = TakeSendError(at); error != 0) return Finish(operation, -error, false);
   const size_t total = TotalBytes(*operation.message);
   size_t bytes = std::min(total - operation.sent_bytes, RoomAt(at));
-  if (bytes > 1 && random_.Chance(faults_.short_send)) bytes = random_.Between(1, bytes - 1);
+  if (bytes > 1 && Nuisance(faults_.short_send)) bytes = random_.Between(1, bytes - 1);
   operation.sent_bytes += CopyOut(at, *operation.message, operation.sent_bytes, bytes);
   if (operation.sent_bytes == total) Finish(operation, static_cast<int32_t>(total), false);
 }
@@ -522,7 +538,7 @@ bool SimRing::Pass() {
   bool put_off = false;
   for (Operation* operation : order) {
     if (!CanProgress(*operation)) continue;
-    const bool delayed = random_.Chance(faults_.delay);
+    const bool delayed = Nuisance(faults_.delay);
     if (!delayed) Step(*operation);
     put_off |= !operation->ended;
   }
@@ -540,7 +556,7 @@ uint64_t SimRing::NextEventNs() const {
 
 void SimRing::Wait(uint64_t deadline_ns) {
   clock_ns_ += random_.Below(kTurnNsMax);
-  if (random_.Chance(faults_.stall)) clock_ns_ += random_.Below(faults_.stall_ms_max * 1'000'000 + 1);
+  if (Fault(faults_.stall)) clock_ns_ += random_.Below(faults_.stall_ms_max * 1'000'000 + 1);
   for (;;) {
     const bool put_off = Pass();
     if (!done_.empty() || clock_ns_ >= deadline_ns) return;

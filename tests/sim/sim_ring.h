@@ -80,6 +80,10 @@ class SimRing final : public Ring {
   // Bytes on their way in both directions of all connections.
   size_t bytes_in_transit() const;
   uint64_t completions_count() const { return completions_count_; }
+  // Faults injected so far that a user can notice: errors, resets, stalls. And those that he cannot: delays, short
+  // counts, ends of multishot and the like.
+  uint64_t faults_count() const { return faults_count_; }
+  uint64_t nuisances_count() const { return nuisances_count_; }
   void AdvanceClock(uint64_t ns) { clock_ns_ += ns; }
   std::string Dump() const;
 
@@ -118,6 +122,7 @@ class SimRing final : public Ring {
     Kind kind;
     int fd;
     bool cancel_asked = false;
+    uint32_t cancel_passes = 0;  // Since then, that it was not put off.
     bool ended = false;
     ReceiveMode mode = ReceiveMode::kOnce;
     const msghdr* message = nullptr;
@@ -155,6 +160,8 @@ class SimRing final : public Ring {
   };
 
   static bool IsReal(int fd);
+  bool Fault(uint32_t chance);
+  bool Nuisance(uint32_t chance);
   Descriptor& At(int fd, const char* use);
   int NewDescriptor(State state, bool is_unix);
   Operation& Submit(Completion& completion, Kind kind, int fd);
@@ -191,6 +198,8 @@ class SimRing final : public Ring {
   std::vector<Done> done_;
   size_t undelivered_count_ = 0;  // Final ones of done_, and of those being dispatched.
   uint64_t completions_count_ = 0;
+  uint64_t faults_count_ = 0;
+  uint64_t nuisances_count_ = 0;
 };
 
 }  // namespace dpa

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <string>
+#include <string_view>
 
 #include "core/log.h"
 #include "core/poison.h"
@@ -22,6 +24,8 @@ namespace {
 
 // A run takes a few thousand turns at the most.
 constexpr uint64_t kTurnsMax = 2'000'000;
+// And a few milliseconds; this is for one that turns in a circle inside of a turn.
+constexpr unsigned kRealSecondsMax = 60;
 
 // The command line that repeats the run at hand; ready to be written from a signal handler.
 std::array<char, 512> g_command{};
@@ -31,16 +35,43 @@ void PrintCommand() {
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, g_command.data(), bytes);
 }
 
-void OnAbort(int) {
+// Prints, and lets the signal do what it does.
+void OnDeath(int number) {
   PrintCommand();
-  signal(SIGABRT, SIG_DFL);
+  signal(number, SIG_DFL);
+  raise(number);
 }
 
+void OnHang(int) {
+  constexpr std::string_view kText = "simulation: a run does not end\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText.data(), kText.size());
+  std::abort();
+}
+
+// What the runs of one ForEachSeed came to.
+struct Tally {
+  uint64_t seeds = 0;
+  uint64_t requests = 0;
+  uint64_t faults = 0;
+  uint64_t misdeeds = 0;
+  uint64_t nuisances = 0;
+} g_tally;
+
+void PrintTally(bool failed) {
+  fmt::print(
+      "sim: {} seeds, {} requests, {} faults injected, {} failed ({} of the network, {} misdeeds of peers; "
+      "besides {} delays and short counts)\n",
+      g_tally.seeds, g_tally.requests, g_tally.faults + g_tally.misdeeds, failed ? 1 : 0, g_tally.faults,
+      g_tally.misdeeds, g_tally.nuisances);
+  std::fflush(stdout);
+}
+
+// As the shell takes it: the program as it was called, from the folder that it was called in.
 void SetCommand(uint64_t seed) {
   const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
   const std::string command =
       fmt::format("repeat this run with: DPA_SIM_SEED={} DPA_SIM_RUNS=1 {} --gtest_filter={}.{}\n", seed,
-                  program_invocation_short_name, test->test_suite_name(), test->name());
+                  program_invocation_name, test->test_suite_name(), test->name());
   g_command.fill('\0');
   command.copy(g_command.data(), g_command.size() - 1);
 }
@@ -55,8 +86,12 @@ void PrepareOnce() {
   std::call_once(once, [] {
     // What the code under test logs about injected faults is of no interest.
     StartLog(LogLevel::kOff, LogFormat::kText);
-    signal(SIGABRT, OnAbort);
-#ifdef DPA_POISON
+    signal(SIGABRT, OnDeath);
+    signal(SIGALRM, OnHang);
+#ifndef DPA_POISON
+    // With a sanitizer these are its own, and end in the callback below.
+    for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) signal(number, OnDeath);
+#else
     __sanitizer_set_death_callback(PrintCommand);
 #endif
   });
@@ -80,6 +115,10 @@ SimWorld::SimWorld(uint64_t seed, SimRingOptions options, bool keep_faults)
 }
 
 SimWorld::~SimWorld() {
+  g_tally.requests += requests_count_;
+  g_tally.misdeeds += misdeeds_count_;
+  g_tally.faults += ring_.faults_count();
+  g_tally.nuisances += ring_.nuisances_count();
   EXPECT_EQ(worker_.tasks().running_count(), 0u);
   EXPECT_EQ(worker_.timers().armed_count(), 0u);
   EXPECT_EQ(ring_.in_flight_count(), 1u) << "only the mailbox's poll may be left\n" << ring_.Dump();
@@ -108,15 +147,20 @@ void SimWorld::RunUntilIdle() {
 void ForEachSeed(uint64_t runs, const std::function<void(uint64_t seed)>& run) {
   const uint64_t first = FromEnvironment("DPA_SIM_SEED", 1);
   const uint64_t count = FromEnvironment("DPA_SIM_RUNS", runs);
-  for (uint64_t seed = first; seed - first < count; ++seed) {
+  PrepareOnce();
+  g_tally = {};
+  bool failed = false;
+  for (uint64_t seed = first; seed - first < count && !failed; ++seed) {
     SetCommand(seed);
+    alarm(kRealSecondsMax);
     run(seed);
-    if (testing::Test::HasFailure()) {
-      PrintCommand();
-      break;
-    }
+    ++g_tally.seeds;
+    failed = testing::Test::HasFailure();
+    if (failed) PrintCommand();
   }
+  alarm(0);
   g_command.fill('\0');
+  PrintTally(failed);
 }
 
 }  // namespace dpa

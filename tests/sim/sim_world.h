@@ -8,7 +8,11 @@
 //     });
 //   }
 //
-// A run that fails, aborts or dies under a sanitizer prints the command line that repeats it.
+// A run that fails, aborts, crashes, hangs or dies under a sanitizer prints the command line that repeats it. At the
+// end of a test stands what its runs came to:
+//
+//   sim: 10000 seeds, 312456 requests, 45678 faults injected, 0 failed
+//
 // Environment: DPA_SIM_SEED=N begins with that seed, DPA_SIM_RUNS=N makes that many runs.
 
 #pragma once
@@ -40,14 +44,21 @@ class SimWorld {
   // From now on nothing fails any more, so that what is going on can end.
   void StopFaults() { ring_.faults() = SimFaults::Harmless(); }
 
+  // For the figures that ForEachSeed prints.
+  void CountRequests(uint64_t count) { requests_count_ += count; }
+  // A peer of the script does what no peer should.
+  void CountMisdeed() { ++misdeeds_count_; }
+
  private:
   SimRandom random_;  // The scripts' chance, apart from the ring's.
   const int64_t frames_before_;
   SimRing ring_;
   Worker worker_;
+  uint64_t requests_count_ = 0;
+  uint64_t misdeeds_count_ = 0;
 };
 
-// Calls `run` for each seed; stops at the first that fails.
+// Calls `run` for each seed; stops at the first that fails. A run that takes minutes of real time is one that hangs.
 void ForEachSeed(uint64_t runs, const std::function<void(uint64_t seed)>& run);
 
 }  // namespace dpa
