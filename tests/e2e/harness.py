@@ -310,6 +310,7 @@ class Aggregator:
         env=None,
         ready=True,
         unix_listen=False,
+        wrapper=(),
     ):
         self.folder = tempfile.mkdtemp(prefix="dpa-e2e-")
         self.services_dir = os.path.join(self.folder, "services")
@@ -345,6 +346,7 @@ class Aggregator:
             self.flags += ["--plugins", plugins]
         self.flags += list(flags)
         self._wait_ready = ready
+        self._wrapper = wrapper  # A command that becomes (exec) the one that follows it.
         self.env = env
         self.process = None
 
@@ -369,7 +371,7 @@ class Aggregator:
     def start(self):
         if not os.access(BINARY, os.X_OK):
             raise AssertionError(f"{os.path.relpath(BINARY, ROOT)} is not built")
-        self.process = Process("aggregator", [BINARY] + self.flags, self.folder, self.env)
+        self.process = Process("aggregator", [*self._wrapper, BINARY, *self.flags], self.folder, self.env)
         try:
             if self._wait_ready:
                 wait_until(self._ready_or_gone, "the aggregator is ready")
