@@ -13,10 +13,10 @@ and with C clients at once, which may all be there when it happens, at most F + 
 
 import collections
 import http.client
-import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -368,6 +368,16 @@ class TroubleTest(DelegatesTest):
         lasted = re.findall(r"upstream_ejected.* for_ms=(\d+)", aggregator.process.output())
         self.assertEqual(lasted, ["100", "200", "250", "250", "100"])
 
+    def test_the_gauge_follows_one_that_was_refused_ejected_and_came_back(self):
+        other = self.nginx("other")
+        flags = ("--delegate-eject-after", "1", "--delegate-eject-time", "100ms", "--delegate-eject-time-max", "100ms")
+        aggregator = self.run_aggregator((self.sound, other), *flags)
+        other.kill()
+        wait_until(lambda: self.ask(aggregator, 1) and self.ejections(aggregator, other), "it is ejected")
+        other.start()
+        self.wait_served_by(aggregator, other)
+        self.wait_usable(aggregator, other)
+
     def test_no_more_are_ejected_than_may_be(self):
         bad = [self.peer("one", "reset"), self.peer("two", "reset")]
         for percent, ejections, usable in (("50", 1, 2), ("100", 2, 1), ("0", 0, 3)):
@@ -472,20 +482,21 @@ class HealthCheckTest(DelegatesTest):
 
 
 class NamesTest(DelegatesTest):
-    """Names of delegates and backends: what they stand for changes while requests are served.
+    """Names of delegates: what they stand for changes while requests are served.
 
     Method: a hosts file of the aggregator's own, bound over /etc/hosts in a mount namespace of its own; no DNS server
     takes part.
     """
 
     IN_OWN_NAMESPACE = """
-        mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/nsswitch" /etc/nsswitch.conf && exec "$@"
+        mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/nsswitch" /etc/nsswitch.conf &&
+        mount --bind "$0/resolv" /etc/resolv.conf && exec "$@"
     """
 
     def setUp(self):
         super().setUp()
-        with open(os.path.join(self.folder, "nsswitch"), "w", encoding="ascii") as file:
-            file.write("hosts: files\n")
+        self.write("nsswitch", "hosts: files\n")
+        self.write("resolv", "")
         self.write_hosts()
         # Root needs no user namespace, and others may be allowed one.
         rights = [] if os.getuid() == 0 else ["--map-root-user"]
@@ -498,9 +509,12 @@ class NamesTest(DelegatesTest):
         self.url = f"http://delegate.test:{self.one.port}"
 
     def write_hosts(self, *addresses, name="delegate.test"):
+        self.write("hosts", "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address in addresses))
+
+    def write(self, name, text):
         # In place: what is bound is this very file.
-        with open(os.path.join(self.folder, "hosts"), "w", encoding="ascii") as file:
-            file.write("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address in addresses))
+        with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
+            file.write(text)
 
     def run_aggregator(self, delegates, *flags, **options):
         flags = ("--delegate-resolve-interval", "100ms", *flags)
@@ -583,17 +597,24 @@ class NamesTest(DelegatesTest):
         self.write_hosts("127.0.0.1")
         self.wait_served_by(aggregator, self.one)
 
-    def test_a_backend_of_a_service_may_be_a_name(self):
-        service = json.loads(harness.manifest(group="by.name", services=[{"type": "route", "path": "/who"}]))
-        service["spec"]["backend"] = {"type": "http", "baseURL": self.url}
-        for key in ("pluginID", "pluginType"):
-            del service["spec"][key]
-        self.write_hosts("127.0.0.1")
-        aggregator = self.run_aggregator([], services=[json.dumps(service)])
-        path = f"/apis/by.name/{harness.VERSION}/namespaces/default/who"
-        wait_until(lambda: self.ask_once(aggregator, "GET", path) == "one", "its address is found")
-        self.write_hosts("127.0.0.2")
-        wait_until(lambda: self.ask_once(aggregator, "GET", path) == "two", "and followed")
+    def test_a_lookup_that_hangs_holds_up_neither_requests_nor_the_end(self):
+        # Method: a name server that never answers, which is asked when the hosts file does not know the name.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            try:
+                server.bind(("127.0.0.53", 53))
+            except OSError as error:
+                self.skipTest(f"no name server can be played here: {error}")
+            server.settimeout(harness.PATIENCE)
+            self.write("resolv", "nameserver 127.0.0.53\noptions timeout:30 attempts:1\n")
+            self.write("nsswitch", "hosts: files dns\n")
+            self.write_hosts("127.0.0.1")
+            aggregator = self.run_aggregator([self.url])
+            self.wait_addresses(aggregator, self.one)
+            self.write_hosts()
+            server.recv(65536)
+            self.assertEqual(self.ask(aggregator, 20, "GET", "POST"), {"one": 20})
+            self.assertEqual(self.upstream(aggregator)["addresses"], [self.one.address])
+            self.assertEqual(aggregator.process.end(timeout=15), 0, "the lookup alone takes twice as long")
 
     def test_localhost_needs_no_resolver(self):
         self.write_hosts()
