@@ -120,6 +120,7 @@ class Peer:
            hold         nothing until release(), then as good
            reset        breaks the connection off (RST) after it has read the request
            close        ends it (FIN), likewise
+           close-reused answers the first request of a connection and ends it at the second
            reset-early  breaks it off as soon as it is there, with or without a request
            truncate     promises 100 bytes, sends five, ends the connection
            stall        the same without the end
@@ -178,13 +179,14 @@ class Peer:
             if self.habit == "reset-early":
                 _reset_at_close(connection)
             else:
-                while self._exchange(connection):
-                    pass
+                nth = 1
+                while self._exchange(connection, nth):
+                    nth += 1
         with self._changed:
             self.connections.discard(connection)
         connection.close()
 
-    def _exchange(self, connection):
+    def _exchange(self, connection, nth):
         """False when the connection is to be closed."""
         line = _read_request(connection)
         if line is None:
@@ -196,14 +198,14 @@ class Peer:
             return True
         with self._changed:
             self._requests.append(line)
-        return self._answer(connection)
+        return self._answer(connection, nth)
 
-    def _answer(self, connection):
+    def _answer(self, connection, nth):
         habit, name = self.habit, self.name.encode()
         if habit in ("reset", "reset-early"):
             _reset_at_close(connection)
             return False
-        if habit == "close":
+        if habit == "close" or (habit == "close-reused" and nth > 1):
             return False
         if habit in ("truncate", "stall"):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly ")
