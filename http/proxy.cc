@@ -257,8 +257,9 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
     }
     ++record.retries_count;
     freshness = UpstreamPool::Freshness::kNew;
-    // Its idle connection was closed, which says nothing about it; only a fresh one that failed does.
-    if (!attempt.reused) failed = choice->endpoint.Share();
+    // Mostly only its idle connection was closed, and it is none the worse for it. But it may be on its way out: a
+    // process that is killed still accepts for a moment, only to reset that as well.
+    failed = choice->endpoint.Share();
   }
 }
 

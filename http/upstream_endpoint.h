@@ -66,7 +66,8 @@ class UpstreamEndpoint final : private TimerWheel::Entry {
   friend class EndpointPin;
   void OnExpire() override;
   void OnCheck(bool passed);
-  void ShowUsable() { metrics_->usable.Set(usable() ? 1 : 0); }
+  // What lasts: that it is passed over for a moment after it refused has no end that anything would report.
+  void ShowUsable() { metrics_->usable.Set(health_.up() && !ejected() ? 1 : 0); }
 
   Worker& worker_;
   EndpointHealth health_;

@@ -34,13 +34,12 @@ class UpstreamGroup::Tried {
     DPA_ASSERT(count_ < endpoints_.size());
     endpoints_[count_++] = endpoint;
   }
-  void Clear() { count_ = 0; }
   bool Has(const UpstreamEndpoint* endpoint) const {
     return std::find(endpoints_.begin(), endpoints_.begin() + count_, endpoint) != endpoints_.begin() + count_;
   }
 
  private:
-  std::array<const UpstreamEndpoint*, kAttemptsMax + 1> endpoints_;
+  std::array<const UpstreamEndpoint*, kAttemptsMax> endpoints_;
   size_t count_ = 0;
 };
 
@@ -147,14 +146,9 @@ void UpstreamGroup::Collect(MetricsPage& page) const {
 Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness, UpstreamWaits& waits,
                                                            Cancellation& cancel, const UpstreamEndpoint* avoid) {
   Tried tried;
-  if (avoid != nullptr) tried.Add(avoid);
   Error error{ErrorCode::kUnreachable, ErrorSource::kUpstream, true};
   for (size_t attempts_count = 0; attempts_count < kAttemptsMax; ++attempts_count) {
-    UpstreamEndpoint* chosen = Choose(tried);
-    if (chosen == nullptr && attempts_count == 0) {
-      tried.Clear();
-      chosen = Choose(tried);
-    }
+    UpstreamEndpoint* chosen = Choose(tried, avoid);
     if (chosen == nullptr) break;
     EndpointPin endpoint(chosen);
     Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness, waits, cancel);
@@ -170,19 +164,25 @@ Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshne
   co_return std::unexpected(error);
 }
 
-UpstreamEndpoint* UpstreamGroup::Choose(const Tried& tried) {
-  UpstreamEndpoint* chosen = ChooseAmong(tried, true);
-  return chosen != nullptr ? chosen : ChooseAmong(tried, false);
+// One that is well but to be avoided is still better than one that is not well.
+UpstreamEndpoint* UpstreamGroup::Choose(const Tried& tried, const UpstreamEndpoint* avoid) {
+  for (const bool usable_only : {true, false}) {
+    if (UpstreamEndpoint* chosen = ChooseAmong(tried, avoid, usable_only)) return chosen;
+    if (avoid == nullptr) continue;
+    if (UpstreamEndpoint* chosen = ChooseAmong(tried, nullptr, usable_only)) return chosen;
+  }
+  return nullptr;
 }
 
 // The power of two choices: drawing two and taking the less loaded one is nearly as even as looking at all of them, and
 // many workers that look at once do not all run to the same one.
-UpstreamEndpoint* UpstreamGroup::ChooseAmong(const Tried& tried, bool usable_only) {
+UpstreamEndpoint* UpstreamGroup::ChooseAmong(const Tried& tried, const UpstreamEndpoint* avoid, bool usable_only) {
   std::array<UpstreamEndpoint*, kEndpointsMax> candidates;
   size_t count = 0;
   UpstreamEndpoint* slow = nullptr;
   for (const EndpointPin& endpoint : endpoints_) {
-    if (tried.Has(endpoint.get()) || (usable_only && !endpoint->usable())) continue;
+    if (endpoint.get() == avoid || tried.Has(endpoint.get())) continue;
+    if (usable_only && !endpoint->usable()) continue;
     const uint32_t share = endpoint->share();
     const bool passed_over = share < EndpointHealth::kFullShare && Random() % EndpointHealth::kFullShare >= share;
     if (passed_over) slow = endpoint.get();

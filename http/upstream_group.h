@@ -53,7 +53,7 @@ class UpstreamGroup final : private TurnObserver {
                 const UpstreamGroupOptions& options, HttpMetrics& metrics);
   ~UpstreamGroup();  // REQUIRES: Drain() has completed.
 
-  // `avoid`: an endpoint that has just failed this request; taken only if there is no other.
+  // `avoid`: an endpoint that has just failed this request; taken only if no other is well, or there is none.
   // Errors: those of UpstreamPool::Acquire, of the endpoint tried last; kUnreachable if no address is known.
   // What it waited for is added to `waits`.
   Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness, UpstreamWaits& waits, Cancellation& cancel,
@@ -77,8 +77,8 @@ class UpstreamGroup final : private TurnObserver {
   void Retire(EndpointPin endpoint);
   Task<void> DrainEndpoint(EndpointPin endpoint);
   void PublishMetrics();
-  UpstreamEndpoint* Choose(const Tried& tried);
-  UpstreamEndpoint* ChooseAmong(const Tried& tried, bool usable_only);
+  UpstreamEndpoint* Choose(const Tried& tried, const UpstreamEndpoint* avoid);
+  UpstreamEndpoint* ChooseAmong(const Tried& tried, const UpstreamEndpoint* avoid, bool usable_only);
   uint32_t Random();
 
   Worker& worker_;

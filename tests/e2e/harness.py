@@ -335,6 +335,7 @@ class Aggregator:
         ready=True,
         unix_listen=False,
         files_max=None,
+        wrapper=(),
     ):
         self.folder = tempfile.mkdtemp(prefix="dpa-e2e-")
         self.services_dir = os.path.join(self.folder, "services")
@@ -370,6 +371,7 @@ class Aggregator:
             self.flags += ["--plugins", plugins]
         self.flags += list(flags)
         self._wait_ready = ready
+        self._wrapper = wrapper  # A command that becomes (exec) the one that follows it.
         self.env = env
         self.files_max = files_max
         self.process = None
@@ -396,7 +398,7 @@ class Aggregator:
         if not os.access(BINARY, os.X_OK):
             raise AssertionError(f"{os.path.relpath(BINARY, ROOT)} is not built")
         self.process = Process(
-            "aggregator", [BINARY] + self.flags, self.folder, self.env, files_max=self.files_max
+            "aggregator", [*self._wrapper, BINARY, *self.flags], self.folder, self.env, files_max=self.files_max
         )
         try:
             if self._wait_ready:
