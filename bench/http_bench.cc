@@ -1,5 +1,5 @@
-// What the pure part of the data path costs per request: matching a route, parsing a head, rewriting it, decoding a
-// chunked body.
+// What the pure part of the data path costs per request: matching a route, parsing a head, knowing whose it is,
+// rewriting it, decoding a chunked body.
 
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
@@ -10,7 +10,9 @@
 #include "http/body_framing.h"
 #include "http/header_rewrite.h"
 #include "http/message_parser.h"
+#include "http/request_identity.h"
 #include "http/route_table.h"
+#include "http/target_judge.h"
 
 namespace dpa {
 namespace {
@@ -53,6 +55,22 @@ void BM_RouteMiss(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_RouteMiss)->Arg(10)->Arg(1000);
+
+constexpr std::string_view kBase =
+    "/apis/plugin-0001.datasource.grafana.app/v0alpha1/namespaces/default/datasources/P8E80F/";
+
+// What each request pays to be sure that its path is read alike everywhere: a plain one, and one with an escape.
+void BM_JudgePath(benchmark::State& state, std::string_view tail) {
+  const RouteTable table = TableOf(1000);
+  const std::string path = std::string(kBase) + std::string(tail);
+  TargetJudge judge;
+  RouteMatch match;
+  table.Match("GET", path, match);
+  for (auto _ : state) benchmark::DoNotOptimize(judge.Judge(table, nullptr, "GET", path, match));
+}
+BENCHMARK_CAPTURE(BM_JudgePath, plain, "resources/a/b");
+BENCHMARK_CAPTURE(BM_JudgePath, escaped, "resources/a%20b");
+BENCHMARK_CAPTURE(BM_JudgePath, encoded_slash, "resources/a%2Fb//c");
 
 const std::string kCurl =
     "GET /apis/dashboard.grafana.app/v1/namespaces/default/dashboards HTTP/1.1\r\n"
@@ -110,10 +128,16 @@ BENCHMARK(BM_ParseBrowserByteByByte);
 void Rewrite(benchmark::State& state, const std::string& bytes) {
   MessageParser parser(MessageParser::Role::kRequest, {});
   if (parser.Feed(bytes) != ParseStatus::kComplete) std::abort();
+  DownstreamPeer peer;
+  peer.Set(*IpAddress::Parse("192.0.2.7"), 4711, false);
+  IdSource ids;
+  RequestIdentity identity;
+  const IdentityOptions options;
+  identity.Begin(parser.request(), peer, options, ids);
   char region[8192];
   for (auto _ : state) {
     HeadWriter writer(region, sizeof region);
-    WriteRequestHead(writer, parser.request(), {.client_address = "192.0.2.7"});
+    WriteRequestHead(writer, parser.request(), identity.forwarding());
     benchmark::DoNotOptimize(writer.written().data());
     benchmark::ClobberMemory();
   }
@@ -122,6 +146,35 @@ void BM_RewriteCurl(benchmark::State& state) { Rewrite(state, kCurl); }
 void BM_RewriteBrowser(benchmark::State& state) { Rewrite(state, kBrowser); }
 BENCHMARK(BM_RewriteCurl);
 BENCHMARK(BM_RewriteBrowser);
+
+// What is known of a request besides its bytes: client, ids, and the fields that are added.
+void Identify(benchmark::State& state, const std::string& bytes, bool trusted) {
+  MessageParser parser(MessageParser::Role::kRequest, {});
+  if (parser.Feed(bytes) != ParseStatus::kComplete) std::abort();
+  IdentityOptions options;
+  for (const std::string_view network : {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}) {
+    options.trusted_proxies.Add(*Cidr::Parse(network));
+  }
+  DownstreamPeer peer;
+  peer.Set(*IpAddress::Parse(trusted ? "10.0.0.1" : "192.0.2.7"), 4711, trusted);
+  IdSource ids;
+  RequestIdentity identity;
+  for (auto _ : state) {
+    identity.Begin(parser.request(), peer, options, ids);
+    benchmark::DoNotOptimize(identity.forwarding().added.data());
+    benchmark::ClobberMemory();
+  }
+}
+void BM_IdentifyCurl(benchmark::State& state) { Identify(state, kCurl, false); }
+void BM_IdentifyBrowser(benchmark::State& state) { Identify(state, kBrowser, false); }
+void BM_IdentifyBehindProxy(benchmark::State& state) {
+  std::string bytes = kBrowser;
+  bytes.insert(bytes.size() - 2, "X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2\r\nX-Forwarded-Proto: https\r\n");
+  Identify(state, bytes, true);
+}
+BENCHMARK(BM_IdentifyCurl);
+BENCHMARK(BM_IdentifyBrowser);
+BENCHMARK(BM_IdentifyBehindProxy);
 
 void BM_RewriteResponse(benchmark::State& state) {
   MessageParser parser(MessageParser::Role::kResponse, {});

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <optional>
@@ -52,17 +53,15 @@ void DecodeSegment(std::string_view raw, std::string& out) {
 }
 
 // W3C trace context travels as gRPC metadata. What HTTP/2 would not carry is left out.
-size_t TraceMetadata(const RequestHead& request, std::span<H2Field, 2> metadata) {
+size_t TraceMetadata(const RequestIds& ids, std::span<H2Field, 2> metadata) {
   size_t count = 0;
-  for (const std::string_view name : {"traceparent", "tracestate"}) {
-    const HeaderField* field = request.FindField(name);
-    if (field == nullptr || field->value.empty() || field->value.size() > kTraceBytesMax) continue;
-    const bool printable =
-        field->value.find_first_not_of(
-            " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~") ==
-        std::string_view::npos;
-    if (printable) metadata[count++] = {name, field->value, /*varies=*/true};
-  }
+  const auto add = [&](std::string_view name, std::string_view value) {
+    const bool printable = std::ranges::all_of(value, [](char c) { return c >= ' ' && c <= '~'; });
+    if (printable && !value.empty() && value.size() <= kTraceBytesMax)
+      metadata[count++] = {name, value, /*varies=*/true};
+  };
+  add("traceparent", ids.traceparent);
+  if (count != 0) add("tracestate", ids.tracestate);
   return count;
 }
 
@@ -313,7 +312,7 @@ PluginClient::Target PluginClient::FindTarget(Exchange& exchange, Work& work, Re
 Task<Result<GrpcReply>> PluginClient::Call(Exchange& exchange, PluginChannel& channel, GrpcCall& call,
                                            std::string_view path, std::string_view message) {
   std::array<H2Field, 2> metadata;
-  const size_t metadata_count = TraceMetadata(exchange.request(), metadata);
+  const size_t metadata_count = TraceMetadata(exchange.ids(), metadata);
   const GrpcRequest request{path, {&message, 1}, {metadata.data(), metadata_count}};
   call.ArmDeadline(options_.call_timeout_ms);
   exchange.CancelWhenClientGone(&call);
@@ -383,12 +382,14 @@ Task<void> PluginClient::ServeQuery(Exchange& exchange) {
 // The request message into work.message. The body's errors come before those of `target`, which may be incomplete.
 PluginClient::Refusal PluginClient::TranslateQuery(Exchange& exchange, Work& work, const Target& target) {
   static const PluginContextEntry kNoContext;
-  std::array<QueryHeader, kHeadersMax> headers;
+  std::array<QueryHeader, kHeadersMax + 1> headers;  // And the request id.
   size_t headers_count = 0;
   for (const HeaderField& field : exchange.request().fields) {
     const std::string_view name = ForwardedHeaderName(field.name);
     if (!name.empty() && headers_count < kHeadersMax) headers[headers_count++] = {name, field.value};
   }
+  const std::string_view request_id = exchange.ids().request_id;
+  if (!request_id.empty()) headers[headers_count++] = {"X-Request-Id", request_id};
   const QueryTarget query_target{
       .plugin_id = exchange.match().target->plugin_id,
       .uid = work.uid,
@@ -414,6 +415,8 @@ Task<void> PluginClient::ServeHealth(Exchange& exchange) {
     co_return;
   }
   AppendPluginContext(*target.context, work->namespace_name, nullptr, work->message);
+  const std::string_view request_id = exchange.ids().request_id;
+  if (!request_id.empty()) wire::AppendMapEntry(2, "http_X-Request-Id", request_id, work->message);
   GrpcCall call(worker_, options_.call);
   const uint64_t started_ns = worker_.now_ns();
   const Result<GrpcReply> reply =

@@ -8,6 +8,23 @@ namespace {
 constexpr std::string_view kIndex =
     "{\"paths\":[\"/healthz\",\"/livez\",\"/metrics\",\"/readyz\",\"/status\",\"/version\"]}\n";
 
+bool IsOurs(const LocalPaths& local, std::string_view path) {
+  return local.Owns(path) || path == "/" || path == "/metrics" || path == "/status";
+}
+
+// A path of ours is read as itself or not at all.
+class ExactPath final : public PathReader {
+ public:
+  ExactPath(const LocalPaths& local, std::string_view path) : local_(local), path_(path) {}
+  bool Agrees(const PathReading& reading) override {
+    return reading.path == path_ || !(IsOurs(local_, reading.path) || IsOurs(local_, path_));
+  }
+
+ private:
+  const LocalPaths& local_;
+  const std::string_view path_;
+};
+
 }  // namespace
 
 AdminHandler::AdminHandler(const MetricsRegistry& metrics, const HealthChecks& checks, std::string_view version,
@@ -19,8 +36,15 @@ Task<void> AdminHandler::Handle(Exchange& exchange) {
   constexpr std::string_view kMetricsText = "text/plain; version=0.0.4; charset=utf-8";
   constexpr std::string_view kJson = "application/json";
   exchange.record().route = "local";
+  ExactPath exact(local_, path);
+  const PathFault fault = IsPlainPath(path) ? PathFault::kNone : readings_.Visit(path, exact);
+  if (fault != PathFault::kNone) {
+    const std::string_view message = ToString(fault);
+    static_cast<void>(co_await exchange.RespondError(Reason::kAmbiguousPath, message));
+    co_return;
+  }
   if (local_.Owns(path)) co_return co_await local_.Handle(exchange);
-  if (path != "/" && path != "/metrics" && path != "/status") {
+  if (!IsOurs(local_, path)) {
     constexpr std::string_view kMessage = "no such path; see / for those that there are";
     static_cast<void>(co_await exchange.RespondError(Reason::kNotFound, kMessage));
     co_return;

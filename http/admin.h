@@ -12,6 +12,7 @@
 #include "core/metrics.h"
 #include "http/exchange.h"
 #include "http/local_paths.h"
+#include "http/target_readings.h"
 
 namespace dpa {
 
@@ -30,6 +31,7 @@ class AdminHandler final : public ExchangeHandler {
  private:
   const MetricsRegistry& metrics_;
   LocalPaths local_;
+  PathReadings readings_;
   StatusWriter status_;
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/assert.h"
+#include "http/believed_fields.h"
 #include "http/bytes.h"
 
 namespace dpa {
@@ -52,23 +53,25 @@ bool IsForbiddenTrailer(std::string_view name) {
                                                     "retry-after",
                                                     "set-cookie",
                                                     "te",
+                                                    "traceparent",
+                                                    "tracestate",
                                                     "trailer",
                                                     "transfer-encoding",
                                                     "upgrade",
                                                     "vary",
                                                     "via",
                                                     "warning",
-                                                    "www-authenticate"};
-  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-",          "impersonate-",
-                                                            "x-access-token",  "x-forwarded-", "x-grafana-",
-                                                            "x-remote-",       "x-webauth-"};
+                                                    "www-authenticate",
+                                                    "x-request-id"};
+  static constexpr std::string_view kForbiddenPrefixes[] = {"access-control-", "if-", "impersonate-", "x-grafana-",
+                                                            "x-remote-"};
   for (const std::string_view forbidden : kForbidden) {
     if (EqualsIgnoreCase(name, forbidden)) return true;
   }
   for (const std::string_view prefix : kForbiddenPrefixes) {
     if (name.size() >= prefix.size() && EqualsIgnoreCase(name.substr(0, prefix.size()), prefix)) return true;
   }
-  return false;
+  return IsIdentityField(name) || IsForwardingField(name);
 }
 
 }  // namespace

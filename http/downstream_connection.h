@@ -1,6 +1,9 @@
 // DownstreamConnection is one client connection: it reads requests, hands each as an Exchange to the handler, and sends
 // what the handler answers.
 //
+//     (PROXY header, from peers that send one)
+//       |
+//       v
 //     idle --first byte--> head --> exchange --both sides at their end--> idle, or the next pipelined head
 //       |                    |          |
 //       v                    v          v
@@ -24,7 +27,8 @@
 #include "http/downstream_context.h"
 #include "http/exchange.h"
 #include "http/exchange_relay.h"
-#include "http/header_rewrite.h"
+#include "http/proxy_protocol.h"
+#include "http/request_identity.h"
 
 namespace dpa {
 
@@ -42,11 +46,15 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   // Ends it now, whatever is under way.
   void Abort(Error reason);
 
+  // Whoever speaks to us: the socket's other end, or whom its PROXY header has announced.
+  const DownstreamPeer& peer() const { return peer_; }
+
   // --- Exchange ---
   Worker& worker() override { return context_.worker; }
   const RequestHead& request() const override { return *request_; }
   RouteMatch& match() override { return match_; }
   AccessRecord& record() override { return record_; }
+  const RequestIds& ids() const override { return memory_->identity.ids(); }
   Task<Result<std::string_view>> ReadBody() override;
   Task<Result<void>> ReadWholeBody(ByteBuffer& into, size_t bytes_max, size_t padding_bytes) override;
   Task<Result<void>> Respond(const Response& response, std::span<iovec> body) override;
@@ -63,7 +71,8 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   // --- ExchangeRelay ---
   void HoldRoutes(RoutesPin pin) override { routes_ = std::move(pin); }
   void HoldUpstream(EndpointPin pin) override { upstream_ = std::move(pin); }
-  std::string_view client_host() const override;
+  bool LimitBody(uint64_t bytes_max) override;
+  const RequestForwarding& forwarding() const override { return memory_->identity.forwarding(); }
   Task<Result<void>> SendContinue() override;
   bool awaits_continue() const override { return continue_pending_ && !memory_->reader.has_surplus(); }
   BodyPieces TakePieces() override;
@@ -99,6 +108,9 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
     DownstreamConnection& connection;
   };
 
+  Task<bool> ReadProxyHeader();
+  void TakeProxyHeader(const ProxyHeader& header);
+  void RefuseProxyHeader(std::string_view why);
   Task<Result<void>> WaitForRequest();
   Task<Result<void>> ReadHead();
   Task<Ending> RefuseHead(Error error);
@@ -106,6 +118,10 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   void DescribeRequest();
   Task<Ending> EndExchange();
   Task<bool> DrainBody();
+  bool Overloaded() const;
+  uint64_t BodyPatienceMs() const;
+  bool BodyOverLimit() const { return reader_body_bytes() > body_bytes_max_; }
+  uint64_t reader_body_bytes() const { return memory_->reader.body().payload_bytes(); }
   void FinishRecord();
   void CountBytes();
   void NoteClientError(Error error);
@@ -143,9 +159,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   bool idle_ = true;
   bool draining_ = false;
   bool write_timed_out_ = false;
-  std::array<char, 64> client_text_;  // "192.0.2.1:80", "[::1]:80"; empty for a unix socket.
-  uint8_t client_bytes_ = 0;
-  uint8_t client_host_bytes_ = 0;
+  DownstreamPeer peer_;
 
   // One exchange.
   std::unique_ptr<ExchangeMemory> memory_;
@@ -163,10 +177,14 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   bool tunnel_ = false;            // The exchange has become a tunnel.
   bool client_failed_ = false;     // Reading from or sending to the client has failed; client_error_ says how.
   Error client_error_;
+  uint64_t body_bytes_max_ = UINT64_MAX;
+  uint64_t body_waited_ms_ = 0;  // For the client's bytes.
+  bool body_refused_ = false;    // It is longer than body_bytes_max_: its rest is not read.
   BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
   uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.
   uint64_t sent_counted_ = 0;
+  uint64_t taken_recorded_ = 0;  // Of the bytes given to the socket: already in a record.
   uint64_t sends_counted_ = 0;
 
   // The server's list.

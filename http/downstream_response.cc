@@ -14,8 +14,9 @@ namespace {
 // What may wait in one send under one deadline: below it no client of use is slower than --client-send-timeout allows.
 constexpr size_t kSendBytesMax = 256 << 10;
 
-// What our own fields add to a head at the most: status line, Date, Via, Connection, framing, Content-Type's name.
-constexpr size_t kAddedBytesMax = 512;
+// What our own fields add to a head at the most: status line, Date, Via, Connection, framing, Content-Type's name, and
+// X-Request-Id.
+constexpr size_t kAddedBytesMax = 512 + kRequestIdBytesMax;
 
 size_t FieldBytes(std::span<const HeaderField> fields) {
   size_t bytes = 0;
@@ -33,7 +34,9 @@ size_t TotalBytes(std::span<const iovec> pieces) {
 
 bool DownstreamConnection::KeepAliveWanted() const {
   const DownstreamOptions& options = context_.options;
-  if (!request_->keep_alive || request_->method.empty() || draining_ || client_failed_) return false;
+  if (!request_->keep_alive || request_->method.empty() || client_failed_) return false;
+  if (draining_ || context_.draining) return false;
+  if (body_refused_) return false;
   if (options.exchanges_max != 0 && exchanges_count_ >= options.exchanges_max) return false;
   const BodyDecoder& body = memory_->reader.body();
   if (body.done()) return true;
@@ -76,9 +79,11 @@ std::string_view DownstreamConnection::WriteOwnHead(const Response& response, Bo
     writer.AppendField("Connection", "keep-alive");
   }
   for (const HeaderField& field : response.fields) writer.AppendField(field.name, field.value);
+  for (const HeaderField& field : memory_->identity.answered()) writer.AppendField(field.name, field.value);
   writer.Append("\r\n");
   DPA_ASSERT(!writer.failed());
   record_.status = response.status;
+  record_.response_head_bytes = writer.written().size();
   response_ = ResponseState::kStarted;
   return writer.written();
 }
@@ -199,12 +204,16 @@ Task<Result<void>> DownstreamConnection::ForwardHead(const ResponseHead& head, c
   const ResponseFraming framing = ChooseResponseFraming(*request_, head, KeepAliveWanted());
   keep_alive_ = framing.keep_alive;
   response_framing_ = framing.framing;
+  std::array<HeaderField, 2> added;
+  size_t added_count = 0;
   // RFC 9110 §6.6.1: who forwards a response without a date adds one.
-  const HeaderField date{"Date", context_.date.At(context_.worker.now_ms())};
-  const bool dated = head.FindField("date") != nullptr;
+  if (!head.FindField("date")) added[added_count++] = {"Date", context_.date.At(context_.worker.now_ms())};
+  for (const HeaderField& field : memory_->identity.answered()) added[added_count++] = field;
   memory_->out.Clear();
-  memory_->out.Add(WriteForwardedHead(head, framing, std::span(&date, dated ? 0 : 1)));
+  const std::string_view written = WriteForwardedHead(head, framing, std::span(added).first(added_count));
+  memory_->out.Add(written);
   record_.status = head.status;
+  record_.response_head_bytes = written.size();
   response_ = ResponseState::kStarted;
   co_return co_await ForwardBody(first);
 }
@@ -238,8 +247,10 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   tunnel_ = true;
   const ResponseFraming framing;
   memory_->out.Clear();
-  memory_->out.Add(WriteForwardedHead(head, framing, {}));
+  const std::string_view written = WriteForwardedHead(head, framing, memory_->identity.answered());
+  memory_->out.Add(written);
   record_.status = head.status;
+  record_.response_head_bytes = written.size();
   record_.upgraded_ns = context_.worker.now_ns();
   response_ = ResponseState::kStarted;
   response_framing_ = BodyFraming::kUntilClose;

@@ -24,6 +24,7 @@
 #include "http/access_record.h"
 #include "http/message.h"
 #include "http/reason.h"
+#include "http/request_identity.h"
 #include "http/route_table.h"
 
 namespace dpa {
@@ -44,6 +45,8 @@ class Exchange {
   virtual const RequestHead& request() const = 0;
   virtual RouteMatch& match() = 0;
   virtual AccessRecord& record() = 0;
+  // The numbers that the request is followed by, for those who send it on.
+  virtual const RequestIds& ids() const = 0;
 
   // --- Request body. `100 Continue` is sent by the first read if the client waits for it. ---
 

@@ -6,12 +6,14 @@
 
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "core/result.h"
 #include "core/snapshot.h"
 #include "core/task.h"
+#include "http/header_rewrite.h"
 #include "http/message.h"
 #include "http/message_reader.h"
 #include "http/reason.h"
@@ -28,11 +30,14 @@ class ExchangeRelay {
   virtual void HoldRoutes(RoutesPin pin) = 0;
   // Keeps the endpoint that record().upstream names until the access record is written.
   virtual void HoldUpstream(EndpointPin pin) = 0;
-  // The client's IP address without port; empty for a unix socket.
-  virtual std::string_view client_host() const = 0;
+  // What the head of the request is rewritten by. Who forwards adds where to: path_prefix, default_host.
+  virtual const RequestForwarding& forwarding() const = 0;
 
   // --- The request's body ---
 
+  // Bounds the request's body to `bytes_max` payload bytes (0: no bound). False: its Content-Length says already that
+  // it is longer. Otherwise a body that turns out to be longer ends ReadPieces with kTooLarge, source downstream.
+  virtual bool LimitBody(uint64_t bytes_max) = 0;
   // Sends `100 Continue` if the client waits for it and has sent no body yet. Before the response only.
   virtual Task<Result<void>> SendContinue() = 0;
   // The client waits for `100 Continue`: it has sent `Expect`, no body yet, and nothing has been answered.

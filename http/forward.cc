@@ -30,10 +30,9 @@ Task<Result<void>> Forwarder::Forward(Exchange& exchange, UpstreamGroup::Choice&
   UpstreamConnection& upstream = choice.lease.connection();
   ExchangeRelay& client = *exchange.relay();
   // TODO(security): X-Remote-* for HTTP backends, once callers are authenticated here.
-  const RequestForwarding forward{.client_address = client.client_host(),
-                                  .peer_trusted = options_.trust_forwarded,
-                                  .path_prefix = choice.endpoint->url.path_prefix,
-                                  .default_host = choice.endpoint->url.authority};
+  RequestForwarding forward = client.forwarding();
+  forward.path_prefix = choice.endpoint->url.path_prefix;
+  forward.default_host = choice.endpoint->url.authority;
   const bool upgrade = !exchange.request().upgrade.empty();
   upgrades_count_ += upgrade;
   RequestRelay relay{exchange, upstream};

@@ -24,8 +24,7 @@
 namespace dpa {
 
 struct ForwardOptions {
-  bool trust_forwarded = false;  // Peers are proxies of ours: their X-Forwarded-* are believed.
-  uint32_t interim_max = 16;     // 1xx answers to one request; beyond it the upstream is taken for broken.
+  uint32_t interim_max = 16;  // 1xx answers to one request; beyond it the upstream is taken for broken.
   // --expect-continue-timeout: for the delegate's word; then we send `100 Continue` ourselves. What curl and Go wait
   // for it as clients.
   uint64_t expect_continue_timeout_ms = 1'000;

@@ -4,7 +4,9 @@
 #include <array>
 #include <charconv>
 #include <cstring>
+#include <limits>
 
+#include "http/believed_fields.h"
 #include "http/bytes.h"
 #include "http/status.h"
 
@@ -42,19 +44,6 @@ void HeadWriter::AppendField(std::string_view name, std::string_view value) {
 }
 
 namespace {
-
-// '_' counts as '-': backends that put fields into environment variables cannot tell them apart.
-bool EqualsFolded(std::string_view name, std::string_view lower) {
-  if (name.size() != lower.size()) return false;
-  for (size_t i = 0; i < name.size(); ++i) {
-    if ((name[i] == '_' ? '-' : ToLower(name[i])) != lower[i]) return false;
-  }
-  return true;
-}
-
-bool StartsWithFolded(std::string_view name, std::string_view lower) {
-  return name.size() >= lower.size() && EqualsFolded(name.substr(0, lower.size()), lower);
-}
 
 // RFC 9110 §7.6.1 and what came before it. Content-Length is here too: framing is ours to write.
 bool IsConnectionField(std::string_view name) {
@@ -123,35 +112,41 @@ bool IsOneOf(std::span<const HeaderField> added, std::string_view name) { return
 // --- The request
 // -----------------------------------------------------------------------------------------------------------
 
-enum class Treatment : uint8_t { kCopy, kDrop, kHost, kForwardedFor };
+// kChain: the believed chain of addresses, which goes out as one field with the peer at its end.
+enum class Treatment : uint8_t { kCopy, kDrop, kHost, kChain, kMaxForwards };
 
-bool IsIdentity(std::string_view name) {
-  return EqualsFolded(name, "x-remote-user") || EqualsFolded(name, "x-remote-uid") ||
-         EqualsFolded(name, "x-remote-group") || StartsWithFolded(name, "x-remote-extra-");
+constexpr std::string_view kOptions = "OPTIONS";
+constexpr std::string_view kMaxForwards = "max-forwards";
+
+bool IsBelieved(const RequestForwarding& forward, ForwardedHeader header) {
+  return forward.peer_trusted && forward.header == header;
 }
 
-bool IsGrafanaIdentity(std::string_view name) {
-  return StartsWithFolded(name, "x-webauth-") || EqualsFolded(name, "x-grafana-id") ||
-         EqualsFolded(name, "x-grafana-user") || EqualsFolded(name, "x-access-token");
-}
-
-Treatment TreatmentOfXField(std::string_view name, bool peer_trusted) {
-  if (IsIdentity(name)) return Treatment::kDrop;
-  if (EqualsFolded(name, "x-forwarded-for")) return peer_trusted ? Treatment::kForwardedFor : Treatment::kDrop;
-  if (peer_trusted) return Treatment::kCopy;
-  return StartsWithFolded(name, "x-forwarded-") || IsGrafanaIdentity(name) ? Treatment::kDrop : Treatment::kCopy;
+// Only the usual spelling is a proxy's; one with '_' has come through it.
+Treatment TreatmentOfForwarding(std::string_view name, const RequestForwarding& forward) {
+  const bool believed = IsBelieved(forward, ForwardedHeader::kXForwarded) && name.find('_') == std::string_view::npos;
+  if (!believed) return Treatment::kDrop;
+  return EqualsIgnoreCase(name, "x-forwarded-for") ? Treatment::kChain : Treatment::kCopy;
 }
 
 Treatment TreatmentOf(std::string_view name, const RequestHead& head, const RequestForwarding& forward,
                       const ConnectionOptions& options) {
   if (name.size() == 4 && EqualsIgnoreCase(name, "host")) return Treatment::kHost;
-  if (IsConnectionField(name) || options.Names(name) || IsOneOf(forward.added, name)) return Treatment::kDrop;
-  if (name.size() > 2 && ToLower(name.front()) == 'x') return TreatmentOfXField(name, forward.peer_trusted);
-  if (!forward.peer_trusted && EqualsIgnoreCase(name, "forwarded")) return Treatment::kDrop;
+  if (IsConnectionField(name)) return Treatment::kDrop;
+  if (ToLower(name.front()) == 'x') {
+    if (IsIdentityField(name)) return Treatment::kDrop;
+    if (IsForwardingField(name)) return TreatmentOfForwarding(name, forward);
+  }
+  if (name.size() == 9 && EqualsIgnoreCase(name, "forwarded")) {
+    return IsBelieved(forward, ForwardedHeader::kForwarded) ? Treatment::kChain : Treatment::kDrop;
+  }
+  if (options.Names(name) || IsOneOf(forward.added, name)) return Treatment::kDrop;
   // RFC 9110 §10.1.1: of an HTTP/1.0 client, or without a body, it was ignored; as HTTP/1.1 it would be obeyed.
   if ((!forward.forward_expect || !head.expect_continue) && EqualsIgnoreCase(name, "expect")) return Treatment::kDrop;
   // RFC 9110 §6.6.2: it announces trailers, which only chunked has.
   if (head.framing != BodyFraming::kChunked && EqualsIgnoreCase(name, "trailer")) return Treatment::kDrop;
+  if (head.method == kOptions && EqualsIgnoreCase(name, kMaxForwards)) return Treatment::kMaxForwards;
+  if (forward.drop_tracestate && EqualsIgnoreCase(name, "tracestate")) return Treatment::kDrop;
   return Treatment::kCopy;
 }
 
@@ -167,31 +162,76 @@ void WriteRequestLine(HeadWriter& writer, const RequestHead& head, const Request
   writer.Append(" HTTP/1.1\r\n");
 }
 
-// One line for the whole list: many backends read only the first.
-void WriteForwardedFor(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward,
-                       const ConnectionOptions& options) {
-  bool open = false;
-  const auto add = [&](std::string_view value) {
-    if (value.empty()) return;
-    writer.Append(open ? ", " : "X-Forwarded-For: ");
-    writer.Append(value);
-    open = true;
-  };
-  for (const HeaderField& field : head.fields) {
-    if (TreatmentOf(field.name, head, forward, options) == Treatment::kForwardedFor) add(field.value);
+// One field for a whole list: many backends read only the first.
+class ListField {
+ public:
+  ListField(HeadWriter& writer, std::string_view name) : writer_(writer), name_(name) {}
+
+  // The next value is to be appended to the writer.
+  void BeginValue() {
+    writer_.Append(open_ ? ", " : name_);
+    if (!open_) writer_.Append(": ");
+    open_ = true;
   }
-  add(forward.client_address);
-  if (open) writer.Append("\r\n");
+  void Add(std::string_view value) {
+    if (value.empty()) return;
+    BeginValue();
+    writer_.Append(value);
+  }
+  // The fields of that name as they are.
+  void AddAll(std::span<const HeaderField> fields) {
+    for (const HeaderField& field : fields) {
+      if (EqualsIgnoreCase(field.name, name_)) Add(field.value);
+    }
+  }
+  void End() {
+    if (open_) writer_.Append("\r\n");
+  }
+
+ private:
+  HeadWriter& writer_;
+  const std::string_view name_;
+  bool open_ = false;
+};
+
+void WriteXForwarded(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward) {
+  const bool believed = IsBelieved(forward, ForwardedHeader::kXForwarded);
+  ListField chain(writer, "X-Forwarded-For");
+  if (believed) chain.AddAll(head.fields);
+  if (forward.said.address != forward.peer_address) chain.Add(forward.said.address);
+  chain.Add(forward.peer_address);
+  chain.End();
+  if (!believed || !head.FindField("x-forwarded-proto")) {
+    writer.AppendField("X-Forwarded-Proto", forward.said.proto.empty() ? forward.proto : forward.said.proto);
+  }
+  const std::string_view host = forward.said.host.empty() ? head.host : forward.said.host;
+  if (!host.empty() && !(believed && head.FindField("x-forwarded-host"))) writer.AppendField("X-Forwarded-Host", host);
 }
 
-void WriteForwarded(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward,
-                    const ConnectionOptions& options) {
-  WriteForwardedFor(writer, head, forward, options);
-  const auto believed = [&](std::string_view name) {
-    return forward.peer_trusted && head.FindField(name) && !options.Names(name);
-  };
-  if (!believed("x-forwarded-proto")) writer.AppendField("X-Forwarded-Proto", forward.proto);
-  if (!head.host.empty() && !believed("x-forwarded-host")) writer.AppendField("X-Forwarded-Host", head.host);
+// RFC 7239 §4: ours behind those of a trusted peer.
+void WriteForwardedElements(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward) {
+  ListField elements(writer, "Forwarded");
+  if (IsBelieved(forward, ForwardedHeader::kForwarded)) elements.AddAll(head.fields);
+  elements.BeginValue();
+  const bool six = forward.peer_address.find(':') != std::string_view::npos;
+  writer.Append(six ? "for=\"[" : "for=");
+  writer.Append(forward.peer_address.empty() ? "unknown" : forward.peer_address);
+  if (six) writer.Append("]\"");
+  // A quote or a backslash would have to be escaped; no host that the parser takes has one.
+  if (!head.host.empty() && head.host.find_first_of("\"\\") == std::string_view::npos) {
+    const bool token = IsToken(head.host);
+    writer.Append(token ? ";host=" : ";host=\"");
+    writer.Append(head.host);
+    if (!token) writer.Append("\"");
+  }
+  writer.Append(";proto=");
+  writer.Append(forward.proto);
+  elements.End();
+}
+
+void WriteForwarded(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward) {
+  WriteXForwarded(writer, head, forward);
+  if (forward.header == ForwardedHeader::kForwarded) WriteForwardedElements(writer, head, forward);
   // RFC 9110 §7.6.3: the version that came in.
   writer.AppendField("Via", head.version_minor == 0 ? "1.0 dpa" : "1.1 dpa");
 }
@@ -226,6 +266,12 @@ void WriteFraming(HeadWriter& writer, BodyFraming framing, uint64_t content_leng
   }
 }
 
+void WriteMaxForwards(HeadWriter& writer, uint32_t received) {
+  writer.Append("Max-Forwards: ");
+  writer.AppendNumber(received > 0 ? received - 1 : 0);
+  writer.Append("\r\n");
+}
+
 void WriteAdded(HeadWriter& writer, std::span<const HeaderField> added) {
   for (const HeaderField& field : added) writer.AppendField(field.name, field.value);
   writer.Append("\r\n");
@@ -238,9 +284,35 @@ bool IsHopByHop(std::span<const HeaderField> fields, std::string_view name) {
   return IsConnectionField(name) || ConnectionOptions(fields).Names(name);
 }
 
+std::optional<uint32_t> MaxForwards(const RequestHead& head) {
+  if (head.method != kOptions) return std::nullopt;
+  const HeaderField* field = head.FindField(kMaxForwards);
+  if (!field || field->value.empty() || !AllOf(field->value, byte_class::kDigit)) return std::nullopt;
+  uint32_t count = 0;
+  const char* const end = field->value.data() + field->value.size();
+  // RFC 9110 §7.6.2: more than we can count is the most that we can.
+  const bool fits = std::from_chars(field->value.data(), end, count).ec == std::errc();
+  return fits ? count : std::numeric_limits<uint32_t>::max();
+}
+
+size_t RequestHeadBytesMax(const RequestHead& head, const RequestForwarding& forward) {
+  // Names, separators and numbers of the fields that are written whatever the client sends.
+  constexpr size_t kOurOwnBytesMax = 512;
+  // The host stands in Host, X-Forwarded-Host and Forwarded, the peer's address in X-Forwarded-For and Forwarded.
+  size_t bytes = kOurOwnBytesMax + head.method.size() + head.target.size() + forward.path_prefix.size() +
+                 3 * head.host.size() + forward.default_host.size() + head.upgrade.size() +
+                 2 * forward.peer_address.size() + 2 * forward.proto.size() + forward.said.address.size() +
+                 forward.said.proto.size() + forward.said.host.size();
+  // "name:value" may become "name: value".
+  for (const HeaderField& field : head.fields) bytes += field.name.size() + field.value.size() + 4;
+  for (const HeaderField& field : forward.added) bytes += field.name.size() + field.value.size() + 4;
+  return bytes;
+}
+
 void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward) {
   const ConnectionOptions options(head.fields);
   WriteRequestLine(writer, head, forward);
+  const std::optional<uint32_t> max_forwards = MaxForwards(head);
   bool host_written = false;
   for (const HeaderField& field : head.fields) {
     const Treatment treatment = TreatmentOf(field.name, head, forward, options);
@@ -250,8 +322,9 @@ void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const Request
       host_written = true;
     }
   }
+  if (max_forwards) WriteMaxForwards(writer, *max_forwards);
   if (!host_written) writer.AppendField("Host", head.host.empty() ? forward.default_host : head.host);
-  WriteForwarded(writer, head, forward, options);
+  WriteForwarded(writer, head, forward);
   WriteRequestConnection(writer, head, forward);
   WriteFraming(writer, head.framing, head.content_length);
   WriteAdded(writer, forward.added);

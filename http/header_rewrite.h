@@ -15,9 +15,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
+#include "http/forwarded.h"
 #include "http/message.h"
 
 namespace dpa {
@@ -44,28 +46,46 @@ class HeadWriter {
   bool failed_ = false;
 };
 
-// What the exchange knows beside the request.
+// What the exchange knows beside the request. Made by RequestIdentity (http/request_identity.h); who forwards it adds
+// where to.
 //
-// X-Remote-User, -Uid, -Group and -Extra-* (and their '_' spellings, which some backends fold) say who a caller is, and
-// are believed by API servers; they are removed always. So are the fields that Grafana believes (X-WEBAUTH-*,
-// X-Grafana-Id, X-Grafana-User, X-Access-Token), unless the peer is trusted.
+// Who a caller is (IsIdentityField) is removed always. What is said of whom the request was forwarded for
+// (IsForwardingField, Forwarded) is removed and written anew, unless the peer is trusted: then it is kept and extended
+// by the peer's address. Naming such a field in Connection does not remove it: a proxy that passes its client's
+// Connection on would let the client hide.
 struct RequestForwarding {
-  // For X-Forwarded-For, without port; IPv6 without brackets. Empty: a unix socket peer.
-  std::string_view client_address;
-  std::string_view proto = "http";  // For X-Forwarded-Proto: how the client came to us.
-  // The peer is a proxy whose X-Forwarded-* we believe: append to For, keep Proto and Host. Otherwise all are replaced
-  // and Forwarded (RFC 7239) is removed.
-  bool peer_trusted = false;
+  // What a trusted peer's Forwarded says of the client, where that is what is believed. Empty: nothing.
+  struct Said {
+    std::string_view address;  // As peer_address.
+    std::string_view proto;
+    std::string_view host;
+  };
+
+  // Of whoever has sent the request, for X-Forwarded-For: without port; IPv6 without brackets. Empty: no IP address.
+  std::string_view peer_address;
+  std::string_view proto = "http";  // For X-Forwarded-Proto: how the request came to us.
+  bool peer_trusted = false;        // It is a proxy whose `header` is believed.
+  ForwardedHeader header = ForwardedHeader::kXForwarded;
+  Said said;
   std::string_view path_prefix;   // Path of the delegate's URL, without trailing slash: put before the request's path.
   std::string_view default_host;  // For Host, when the request has none (HTTP/1.0): the delegate's authority.
   bool forward_upgrade = true;    // Send Upgrade on, when head.upgrade is not empty.
   // False: we have answered `Expect: 100-continue` ourselves. Without head.expect_continue it is never sent on.
   bool forward_expect = true;
+  bool drop_tracestate = false;  // It belongs to no valid traceparent (Trace Context §3.3).
   // Of our own making (request id, trace context), written last. Fields of the same name from the client are removed.
   std::span<const HeaderField> added;
 };
 
-// Writes the head for the upstream, always as HTTP/1.1, empty line included. Body framing: that of `head` (its payload
+// How many more proxies an OPTIONS request may pass (RFC 9110 §7.6.2); at 0 we are the one to answer it. Nothing: it
+// does not say, or is not to be understood. Other methods do not care, and TRACE does not get here.
+std::optional<uint32_t> MaxForwards(const RequestHead& head);
+
+// The most bytes that WriteRequestHead writes.
+size_t RequestHeadBytesMax(const RequestHead& head, const RequestForwarding& forward);
+
+// Writes the head for the upstream, always as HTTP/1.1, empty line included; Max-Forwards of an OPTIONS counts down.
+// Body framing: that of `head` (its payload
 // is to be sent with Content-Length or chunked alike).
 void WriteRequestHead(HeadWriter& writer, const RequestHead& head, const RequestForwarding& forward);
 

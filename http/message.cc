@@ -80,7 +80,6 @@ constexpr std::array<ViolationRow, static_cast<size_t>(HttpViolation::kCount)> k
     {505, "version_unsupported"},
     {502, "status_invalid"},
     {400, "field_name_invalid"},
-    {400, "field_value_invalid"},
     {400, "content_length_invalid"},
     {400, "content_length_repeated"},
     {400, "length_with_encoding"},

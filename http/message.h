@@ -88,7 +88,7 @@ enum class HttpViolation : uint8_t {
   kObsFold,       // 400. Line folding, or white space before the first field. RFC 9112 §5.2, §2.2
   kHeadTooLarge,  // 431. RFC 6585 §5
   kFieldsTooMany,  // 431. Or more than 32 options in Connection.
-  kHeadMalformed,  // 400. The parser and our own checks do not agree on the lines. RFC 9112 §2.1
+  kHeadMalformed,  // 400. llhttp refuses what our own checks let pass, a HTAB after a length for one. RFC 9112 §2.1
   // The start line.
   kStartLineMalformed,  // 400. RFC 9112 §3, §4
   kMethodInvalid,       // 400. Not a token. RFC 9110 §9.1
@@ -96,12 +96,11 @@ enum class HttpViolation : uint8_t {
   kMethodTrace,         // 405. It reflects credentials. RFC 9110 §9.3.8
   kMethodConnect,       // 501. Nothing here tunnels to an authority of the client's choice. RFC 9110 §9.3.6, §15.6.2
   kTargetInvalid,       // 400. Not of a form for the method, or a byte that no target may hold. RFC 9112 §3.2
-  kTargetTooLong,       // 414. RFC 9110 §15.5.15
+  kTargetTooLong,       // 414. Or a start line without end. RFC 9110 §15.5.15
   kVersionUnsupported,  // 505. Neither HTTP/1.0 nor HTTP/1.1. RFC 9110 §15.6.6
   kStatusInvalid,       // 502. Not 100..599. RFC 9110 §15
   // Fields.
-  kFieldNameInvalid,         // 400. Not a token, or white space before the colon. RFC 9112 §5.1
-  kFieldValueInvalid,        // 400. RFC 9110 §5.5
+  kFieldNameInvalid,  // 400. Not a token, white space before the colon, or Content_Length and the like. RFC 9112 §5.1
   kContentLengthInvalid,     // 400. Not just digits, or beyond 2^63-1. RFC 9110 §8.6
   kContentLengthRepeated,    // 400. Even with equal values. RFC 9112 §6.3
   kLengthWithEncoding,       // 400. Content-Length beside Transfer-Encoding. RFC 9112 §6.1, §6.3

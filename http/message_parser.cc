@@ -260,6 +260,14 @@ struct ConnectionOptions {
   bool upgrade = false;
 };
 
+// The same for who takes '_' for '-', as CGI and its descendants do (RFC 3875 §4.1.18). `lower` has no '_'.
+bool LooksLike(std::string_view name, std::string_view lower) {
+  for (size_t i = 0; i < lower.size(); ++i) {
+    if (name[i] != '_' ? ToLower(name[i]) != lower[i] : lower[i] != '-') return false;
+  }
+  return true;
+}
+
 // One pass over the fields: those that decide framing, routing and the life of the connection.
 struct FramingFields {
   uint32_t length_count = 0;
@@ -272,6 +280,7 @@ struct FramingFields {
   std::string_view expect;
   std::string_view upgrade;
   ConnectionOptions connection;
+  bool has_look_alike = false;  // Content_Length or Transfer_Encoding.
   HttpViolation fault = HttpViolation::kNone;
 
   void Fault(HttpViolation violation) {
@@ -300,12 +309,19 @@ void FramingFields::Visit(const HeaderField& field) {
       if (EqualsIgnoreCase(field.name, "connection")) VisitConnection(field.value);
       break;
     case 14:
-      if (!EqualsIgnoreCase(field.name, "content-length")) break;
+      if (!EqualsIgnoreCase(field.name, "content-length")) {
+        has_look_alike |= LooksLike(field.name, "content-length");
+        break;
+      }
       ++length_count;
       if (!ParseContentLength(field.value, content_length)) Fault(HttpViolation::kContentLengthInvalid);
       break;
     case 17:
-      if (EqualsIgnoreCase(field.name, "transfer-encoding")) VisitTransferEncoding(field.value);
+      if (EqualsIgnoreCase(field.name, "transfer-encoding")) {
+        VisitTransferEncoding(field.value);
+      } else {
+        has_look_alike |= LooksLike(field.name, "transfer-encoding");
+      }
       break;
     default:
       break;
@@ -389,8 +405,7 @@ HttpViolation ExplainRefusal(std::string_view lines, HeaderField* fields, llhttp
   }
   const HttpViolation fault = VisitAll({fields, count}).CheckFraming(1);
   if (fault != HttpViolation::kNone) return fault;
-  if (error == HPE_INVALID_URL) return HttpViolation::kTargetInvalid;
-  return error == HPE_INVALID_HEADER_TOKEN ? HttpViolation::kFieldValueInvalid : HttpViolation::kHeadMalformed;
+  return error == HPE_INVALID_URL ? HttpViolation::kTargetInvalid : HttpViolation::kHeadMalformed;
 }
 
 HttpViolation CheckHost(const FramingFields& framing, uint8_t version_minor) {
@@ -448,7 +463,7 @@ HttpViolation MessageParser::ScanLines(std::string_view input) {
     const size_t at = FindControl(input, scanned_);
     scanned_ = static_cast<uint32_t>(at);
     if (start_end_ == 0 && at - start_begin_ > limits_.target_bytes_max + kStartLineExtraBytes) {
-      return HttpViolation::kTargetTooLong;
+      return role_ == Role::kRequest ? HttpViolation::kTargetTooLong : HttpViolation::kHeadTooLarge;
     }
     if (scanned_ > line_begin_ && line_begin_ > start_begin_ &&
         (input[line_begin_] == ' ' || input[line_begin_] == '\t')) {
@@ -526,6 +541,8 @@ HttpViolation MessageParser::FinishRequest() {
   RequestHead& head = request_;
   const FramingFields framing = VisitAll(head.fields);
   if (const HttpViolation fault = framing.CheckFraming(head.version_minor); fault != HttpViolation::kNone) return fault;
+  // A body that only a backend sees. Responses may have such a field: clients do not fold names.
+  if (framing.has_look_alike) return HttpViolation::kFieldNameInvalid;
   if (const HttpViolation fault = CheckHost(framing, head.version_minor); fault != HttpViolation::kNone) return fault;
   // RFC 9112 §3.2.2: the target's own authority takes the place of Host, which still had to be valid.
   if (head.target_form != TargetForm::kAbsolute) head.host = framing.host;

@@ -27,9 +27,10 @@ void MessageReader::Detach() {
   socket_ = nullptr;
 }
 
-void MessageReader::Give(BufferLease lease) {
-  DPA_ASSERT(rest_.empty());
+void MessageReader::Give(BufferLease lease, size_t skip_bytes) {
+  DPA_ASSERT(rest_.empty() && skip_bytes <= lease.size());
   Accept(std::move(lease));
+  rest_.remove_prefix(skip_bytes);
 }
 
 // `lease` follows current_, whose bytes have been dealt with.
@@ -49,6 +50,7 @@ HttpViolation MessageReader::violation() const {
 // --- Heads ---
 
 Task<Result<void>> MessageReader::ReadHead(ErrorSource source) {
+  message_bytes_ = 0;
   parser_.SetRequestMethod(answers_head_ ? "HEAD" : "");
   ParseStatus status = rest_.empty() ? ParseStatus::kNeedMore : FeedInPlace();
   while (status == ParseStatus::kNeedMore) {
@@ -73,6 +75,7 @@ Task<Result<void>> MessageReader::ReadHead(ErrorSource source) {
     }
   }
   if (status == ParseStatus::kViolation) co_return std::unexpected(ErrorOf(parser_.violation(), source));
+  message_bytes_ = parser_.head_size();
   co_return Result<void>();
 }
 
@@ -119,6 +122,7 @@ bool MessageReader::Decode() {
   while (pieces_count_ < kPiecesMax && decoder_.state() == BodyDecoder::State::kMore && !rest_.empty()) {
     const BodyDecoder::Step step = decoder_.Decode(rest_);
     rest_.remove_prefix(step.consumed);
+    message_bytes_ += step.consumed;
     if (step.payload.empty()) continue;
     pieces_[pieces_count_++] = {const_cast<char*>(step.payload.data()), step.payload.size()};
     pieces_bytes_ += step.payload.size();

@@ -1,9 +1,11 @@
 #include "http/proxy.h"
 
+#include <array>
 #include <optional>
 #include <utility>
 
 #include "core/cancellation.h"
+#include "http/header_rewrite.h"
 #include "http/retry.h"
 
 namespace dpa {
@@ -45,6 +47,8 @@ std::string_view MessageOf(Reason reason) {
       return "no connection to the next API server came free in time";
     case Reason::kDelegatePoolFull:
       return "too many requests are waiting for the next API server";
+    case Reason::kOutOfDescriptors:
+      return "no file descriptor is left to connect to the next API server";
     default:
       return "the request could not be forwarded";
   }
@@ -84,6 +88,16 @@ UpstreamOutcome OutcomeOf(const Exchange& exchange, const UpstreamConnection& up
   return exchange.response_started() ? UpstreamOutcome::kAnswered : UpstreamOutcome::kNothing;
 }
 
+// RFC 9110 §7.6.2, §9.3.7: an OPTIONS that may pass no further proxy is answered by the one that it has come to.
+Task<void> AnswerOptions(Exchange& exchange) {
+  exchange.record().route = "local";
+  const std::array<HeaderField, 1> fields = {HeaderField{"Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}};
+  const Response response{200, "", fields};
+  const std::span<iovec> nothing;
+  // A client that has left is noted by the exchange.
+  static_cast<void>(co_await exchange.Respond(response, nothing));
+}
+
 // What the whole-request timeout ends: whatever the exchange waits for, towards the upstream or towards the client.
 class RequestEnd final : public Cancellable {
  public:
@@ -115,7 +129,8 @@ ProxyHandler::ProxyHandler(Worker& worker, const SnapshotPublisher<RouteTable>& 
       forwarder_(options.forward, metrics),
       groups_(std::make_shared<const Groups>()) {
   if (!delegates.empty()) {
-    delegates_ = std::make_unique<UpstreamGroup>(worker, directory, delegates, options_.upstream, options_.group, metrics);
+    delegates_ =
+        std::make_unique<UpstreamGroup>(worker, directory, delegates, options_.upstream, options_.group, metrics);
   }
   PublishGroups();
   worker_.AddTurnObserver(*this);
@@ -146,20 +161,30 @@ ProxyHandler::~ProxyHandler() { worker_.RemoveTurnObserver(*this); }
 
 Task<void> ProxyHandler::Handle(Exchange& exchange) {
   const RequestHead& request = exchange.request();
+  ExchangeRelay::RoutesPin routes = routes_.PinCurrent();
+  RouteMatch& match = exchange.match();
+  routes->Match(request.method, request.path, match);
+  const PathFault fault = judge_.Judge(*routes, local_, request.method, request.path, match);
+  exchange.relay()->HoldRoutes(std::move(routes));
+  if (fault != PathFault::kNone) {
+    const std::string_view message = ToString(fault);
+    static_cast<void>(co_await exchange.RespondError(Reason::kAmbiguousPath, message));
+    co_return;
+  }
   if (local_ != nullptr && local_->Owns(request.path)) co_return co_await local_->Handle(exchange);
 
-  ExchangeRelay::RoutesPin routes = routes_.PinCurrent();
-  routes->Match(request.method, request.path, exchange.match());
-  exchange.relay()->HoldRoutes(std::move(routes));
-
-  if (const RouteTarget* target = exchange.match().target) {
+  const RouteTarget* target = match.target;
+  if (target != nullptr) {
     AccessRecord& record = exchange.record();
     record.service = target->service_name;
     record.plugin = target->plugin_id;
     record.route = ToString(target->type);
-    if (!target->backend_url.empty()) co_return co_await ServeBackend(exchange, *target);
-    if (plugins_ != nullptr && options_.implements(target->type)) co_return co_await plugins_->Serve(exchange);
   }
+  const bool has_backend = target != nullptr && !target->backend_url.empty();
+  const bool is_plugins = target != nullptr && !has_backend && options_.implements(target->type);
+  if (is_plugins && plugins_ != nullptr) co_return co_await plugins_->Serve(exchange);
+  if (MaxForwards(request) == 0) co_return co_await AnswerOptions(exchange);
+  if (has_backend) co_return co_await ServeBackend(exchange, *target);
   exchange.record().route = kRouteDelegate;
   if (delegates_) co_return co_await Delegate(exchange, *delegates_);
   constexpr std::string_view kNoRoute = "no service is registered for this path, and there is no delegate";
@@ -195,9 +220,13 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
   EndpointPin failed;
+  if (!exchange.relay()->LimitBody(options_.request_body_bytes_max)) {
+    co_return co_await Fail(exchange, Reason::kBodyTooLarge);
+  }
   for (bool first_attempt = true;; first_attempt = false) {
     exchange.CancelWhenClientGone(&waiting);
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting, failed.get());
+    Result<UpstreamGroup::Choice> choice =
+        co_await upstreams.Acquire(freshness, record.waits, waiting, failed.get());
     exchange.CancelWhenClientGone(nullptr);
     if (!choice) {
       const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());
@@ -222,8 +251,8 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
                                 .answered = upstream.answered() || exchange.response_started()};
     const bool again = first_attempt && !deadline.fired() && TakeRetry(attempt, upstreams.retries());
     if (!again) {
-      const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout
-                                             : ReasonOfFailure(exchange, upstream, forwarded.error());
+      const Reason reason =
+          deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonOfFailure(exchange, upstream, forwarded.error());
       co_return co_await Fail(exchange, reason);
     }
     ++record.retries_count;

@@ -5,6 +5,8 @@
 //     HTTP backend --> its own pool      (spec.backend)
 //     anything else --> the delegate     (404 without one)
 //
+// A path that other servers could read as one of another's is refused before (http/target_judge.h).
+//
 // One per worker. Requests are matched on the newest RouteTable at their beginning, and keep it until their record is
 // written.
 
@@ -23,6 +25,7 @@
 #include "http/local_paths.h"
 #include "http/plugin_host.h"
 #include "http/route_table.h"
+#include "http/target_judge.h"
 #include "http/upstream_group.h"
 #include "http/upstream_url.h"
 
@@ -33,6 +36,7 @@ struct ProxyOptions {
   // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none,
   // since watches and log streams live as long as somebody looks.
   uint64_t request_timeout_ms = 0;
+  uint64_t request_body_bytes_max = 0;  // --max-request-body-bytes; beyond it: 413. 0: no limit.
   ForwardOptions forward;
   UpstreamGroupOptions group;
   UpstreamPoolOptions upstream;
@@ -82,6 +86,7 @@ class ProxyHandler final : public ExchangeHandler, private TurnObserver {
   const SnapshotPublisher<UpstreamDirectory>* const directory_;  // nullptr: addresses are fixed.
   PluginHost* const plugins_;
   LocalPaths* const local_;
+  TargetJudge judge_;
   const ProxyOptions options_;
   HttpMetrics& metrics_;
   Forwarder forwarder_;

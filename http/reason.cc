@@ -1,6 +1,7 @@
 #include "http/reason.h"
 
 #include <array>
+#include <cerrno>
 
 #include "core/assert.h"
 
@@ -23,13 +24,18 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kBodyTimeout, {"body_timeout", 408, "Timeout", false}},
     {Reason::kHeaderTooLarge, {"header_too_large", 431, "BadRequest", false}},
     {Reason::kTargetTooLong, {"target_too_long", 414, "BadRequest", false}},
+    {Reason::kAmbiguousPath, {"ambiguous_path", 400, "BadRequest", false}},
     {Reason::kBodyTooLarge, {"body_too_large", 413, "RequestEntityTooLarge", false}},
     {Reason::kUnsupportedCoding, {"unsupported_coding", 501, "BadRequest", false}},
     {Reason::kUnsupportedVersion, {"unsupported_version", 505, "BadRequest", false}},
     {Reason::kMethodNotAllowed, {"method_not_allowed", 405, "MethodNotAllowed", false}},
     {Reason::kClientClosed, {"client_closed", 499, "", false}},
     {Reason::kClientWriteTimeout, {"client_write_timeout", 499, "", false}},
+    {Reason::kBadProxyHeader, {"bad_proxy_header", 400, "", false}},
     {Reason::kConnectionLimit, {"connection_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kClientConnectionLimit, {"client_connection_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kOverloaded, {"overloaded", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kOutOfDescriptors, {"out_of_descriptors", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kShuttingDown, {"shutting_down", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kTunnelLimit, {"tunnel_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kTunnelIdleTimeout, {"tunnel_idle_timeout", 504, "Timeout", false}},
@@ -159,7 +165,7 @@ const ReasonInfo& Info(Reason reason) {
 }
 
 ErrorSource SourceOf(Reason reason) {
-  if (reason >= Reason::kBadRequest && reason <= Reason::kClientWriteTimeout) return ErrorSource::kDownstream;
+  if (reason >= Reason::kBadRequest && reason <= Reason::kBadProxyHeader) return ErrorSource::kDownstream;
   if (reason >= Reason::kDelegateRefused && reason <= Reason::kDelegatePoolFull) return ErrorSource::kUpstream;
   if (reason >= Reason::kBadJson && reason <= Reason::kPluginNotFound) return ErrorSource::kDownstream;
   if (reason >= Reason::kPluginUnavailable) return ErrorSource::kPlugin;
@@ -186,6 +192,8 @@ Reason ReasonFromViolation(HttpViolation violation) {
 }
 
 Reason ReasonFromError(const Error& error) {
+  // Connecting has failed for want of a descriptor: nobody's fault but ours.
+  if (error.os_errno == EMFILE || error.os_errno == ENFILE) return Reason::kOutOfDescriptors;
   switch (error.source) {
     case ErrorSource::kDownstream:
       return FromDownstream(error);

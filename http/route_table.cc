@@ -19,6 +19,7 @@
 
 #include "core/assert.h"
 #include "http/message.h"
+#include "http/target_readings.h"
 
 namespace dpa {
 
@@ -161,7 +162,8 @@ class Walk {
     }
     if (node.wildcard.count == 0) return false;
     match_.captures[captures_count].value = rest;
-    return Accept(node.wildcard, captures_count + 1);
+    match_.has_wildcard = Accept(node.wildcard, captures_count + 1);
+    return match_.has_wildcard;
   }
 
  private:
@@ -219,6 +221,7 @@ void RouteTable::Match(std::string_view method, std::string_view path, RouteMatc
   match.target = nullptr;
   match.method_mismatch = false;
   match.captures_count = 0;
+  match.has_wildcard = false;
   if (!trie_ || !path.starts_with('/') || method.empty()) return;
   Walk<Trie>(*trie_, method, path, match).From(0, 1, 0);
 }
@@ -233,7 +236,7 @@ std::vector<std::string> RouteTable::BackendUrls() const {
   return {urls.begin(), urls.end()};
 }
 
-size_t RouteTable::route_count() const { return trie_ ? trie_->answers.size() : 0; }
+size_t RouteTable::route_count() const { return trie_ ? trie_->targets.size() : 0; }
 
 // --- Build
 // -----------------------------------------------------------------------------------------------------------------
@@ -277,6 +280,16 @@ bool IsIdentifier(std::string_view name) {
   return true;
 }
 
+std::string DecodedLiteral(std::string_view text) {
+  std::string decoded;
+  for (; !text.empty(); text.remove_prefix(1)) {
+    char byte = text.front();
+    if (DecodeEscape(text, byte)) text.remove_prefix(2);
+    decoded += byte;
+  }
+  return decoded;
+}
+
 // What is wrong with a literal segment, empty if nothing.
 std::string LiteralFault(std::string_view text) {
   if (text.empty()) return "is empty";
@@ -284,7 +297,18 @@ std::string LiteralFault(std::string_view text) {
   for (const char c : text) {
     if (c == '{' || c == '}') return fmt::format("\"{}\" has a brace that is not around the whole segment", text);
     if (c == '?' || c == '#') return fmt::format("\"{}\" has a '{}', which ends a path", text, c);
+    if (c == ';') return fmt::format("\"{}\" has a ';', which servers cut a segment at", text);
     if (c <= ' ' || c > '~') return "has a byte that a path cannot hold (encode it)";
+  }
+  for (size_t at = text.find('%'); at < text.size(); at = text.find('%', at + 3)) {
+    char byte;
+    if (!DecodeEscape(text.substr(at), byte)) return fmt::format("\"{}\" has a malformed escape", text);
+  }
+  const std::string decoded = DecodedLiteral(text);
+  if (decoded == "." || decoded == "..") return "is an encoded dot segment, which servers remove";
+  for (const char c : decoded) {
+    if (c != '/' && c != '\\' && c != '\0') continue;
+    return fmt::format("\"{}\" has an encoded separator, which servers read differently", text);
   }
   return {};
 }
@@ -342,10 +366,37 @@ ParsedPattern ParsePattern(std::string_view pattern) {
   return segments;
 }
 
+// Where the answers of a pattern stand; the way there is made.
 template <class Node>
-std::unique_ptr<Node>& ChildFor(Node& node, const Segment& segment) {
-  if (segment.kind == SegmentKind::kCapture) return node.capture;
-  return node.literals[segment.text];
+auto& PlaceOf(Node& root, const std::vector<Segment>& segments) {
+  Node* node = &root;
+  for (const Segment& segment : segments) {
+    if (segment.kind == SegmentKind::kWildcard) return node->wildcard;
+    const bool capture = segment.kind == SegmentKind::kCapture;
+    std::unique_ptr<Node>& child = capture ? node->capture : node->literals[segment.text];
+    if (!child) child = std::make_unique<Node>();
+    node = child.get();
+  }
+  return node->here;
+}
+
+// Returns whether there was anything to decode.
+bool DecodeLiterals(std::vector<Segment>& segments) {
+  bool decoded = false;
+  for (Segment& segment : segments) {
+    if (segment.kind != SegmentKind::kLiteral || !segment.text.contains('%')) continue;
+    segment.text = DecodedLiteral(segment.text);
+    decoded = true;
+  }
+  return decoded;
+}
+
+std::vector<std::string> NamesOf(const std::vector<Segment>& segments) {
+  std::vector<std::string> names;
+  for (const Segment& segment : segments) {
+    if (segment.kind != SegmentKind::kLiteral) names.push_back(segment.text);
+  }
+  return names;
 }
 
 }  // namespace
@@ -361,27 +412,18 @@ std::expected<void, std::string> RouteTableBuilder::Add(std::string_view method,
   ParsedPattern segments = ParsePattern(pattern);
   if (!segments) return std::unexpected(fmt::format("pattern \"{}\": {}", pattern, segments.error()));
 
-  Node* node = root_.get();
-  std::vector<Node::Answer>* answers = nullptr;
-  Node::Answer answer{std::string(method), static_cast<uint32_t>(targets_.size()), {}};
-  for (const Segment& segment : *segments) {
-    if (segment.kind != SegmentKind::kLiteral) answer.names.push_back(segment.text);
-    if (segment.kind == SegmentKind::kWildcard) {
-      answers = &node->wildcard;
-      break;
+  std::vector<std::vector<Node::Answer>*> places = {&PlaceOf(*root_, *segments)};
+  if (DecodeLiterals(*segments)) places.push_back(&PlaceOf(*root_, *segments));
+  for (const auto* answers : places) {
+    for (const Node::Answer& other : *answers) {
+      if (other.method != method) continue;
+      return std::unexpected(fmt::format("pattern \"{}\" for {} belongs to service \"{}\" already", pattern,
+                                         method.empty() ? "every method" : method,
+                                         targets_[other.target].service_name));
     }
-    std::unique_ptr<Node>& child = ChildFor(*node, segment);
-    if (!child) child = std::make_unique<Node>();
-    node = child.get();
   }
-  if (!answers) answers = &node->here;
-
-  for (const Node::Answer& other : *answers) {
-    if (other.method != method) continue;
-    return std::unexpected(fmt::format("pattern \"{}\" for {} belongs to service \"{}\" already", pattern,
-                                       method.empty() ? "every method" : method, targets_[other.target].service_name));
-  }
-  answers->push_back(std::move(answer));
+  Node::Answer answer{std::string(method), static_cast<uint32_t>(targets_.size()), NamesOf(*segments)};
+  for (auto* answers : places) answers->push_back(answer);
   targets_.push_back(std::move(target));
   return {};
 }

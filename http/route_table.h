@@ -10,13 +10,13 @@
 // specific pattern that matches wins whatever the order of registration. Methods: a pattern registered for GET also
 // answers HEAD; an empty method answers every method; a method of its own wins over the empty one.
 //
-// Matching is bytewise on the raw path, split at '/' before any percent-decoding, so an encoded slash never makes a
-// segment.
-// A trailing slash is an empty last segment and matches neither a literal nor a capture; a wildcard needs the slash
-// before it
-// (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where both are meant). An empty, `.` or `..`
-// segment in a pattern is malformed. A pattern whose methods all differ from the request's is a dead end like any
-// other.
+// Matching is bytewise on the path that it is given, split at '/' before any percent-decoding, so an encoded slash
+// never makes a segment; http/target_judge.h sees to it that nobody reads the path differently. A literal with escapes
+// matches as it is written and decoded. A trailing slash is an empty last segment and matches neither a literal nor a
+// capture; a wildcard needs the slash before it (`/a/{rest...}` answers `/a/` and `/a/b`, not `/a`: register both where
+// both are meant). An empty, `.` or `..` segment in a pattern is malformed, and so is a literal that no request could
+// name without ambiguity: with ';', or with an encoded separator or NUL. A pattern whose methods all differ from the
+// request's is a dead end like any other.
 //
 // Cost: a node of the trie lies at one depth, so one Match visits it at most once: backing up is bounded by the count
 // of nodes, whatever the path, and literal siblings are found by hash.
@@ -59,6 +59,8 @@ struct RouteTarget {
   std::string plugin_type;  // "datasource" or "app".
   std::string backend_url;  // HTTP backend's base URL; empty for a plugin.
   std::string path;         // services[].path of a `route`, empty otherwise.
+
+  bool operator==(const RouteTarget&) const = default;
 };
 
 struct RouteMatch {
@@ -72,6 +74,7 @@ struct RouteMatch {
   // The path matches a pattern but no method of it does. The request is delegated all the same; this is for the log.
   bool method_mismatch = false;
   uint8_t captures_count = 0;
+  bool has_wildcard = false;  // The last capture is a wildcard's: the rest of the path.
   std::array<Capture, kCapturesMax> captures;
 
   // The raw value of the capture `name`, empty if there is none.

@@ -9,18 +9,6 @@
 namespace dpa {
 namespace {
 
-// What our own fields add to a head at the most: X-Forwarded-For and -Proto, Via, Connection, framing.
-constexpr size_t kAddedBytesMax = 512;
-
-size_t RequestHeadBytesMax(const RequestHead& head, const RequestForwarding& forward) {
-  // "name:value" may become "name: value"; the host stands twice (Host, X-Forwarded-Host).
-  size_t bytes = head.method.size() + head.target.size() + forward.path_prefix.size() + 2 * head.host.size() +
-                 head.upgrade.size() + 2 * forward.client_address.size() + kAddedBytesMax;
-  for (const HeaderField& field : head.fields) bytes += field.name.size() + field.value.size() + 4;
-  for (const HeaderField& field : forward.added) bytes += field.name.size() + field.value.size() + 4;
-  return bytes;
-}
-
 constexpr Error kUpstreamTimeout{ErrorCode::kTimeout, ErrorSource::kUpstream};
 
 // The field that HTTP/1.0 servers made up and most still send: `Keep-Alive: timeout=5, max=100`. RFC 9110 §7.6.1 only

@@ -269,6 +269,11 @@ std::expected<void, std::string> CheckLiteral(std::string_view segment) {
   }
   const std::string decoded = PercentDecoded(segment);
   if (decoded == "." || decoded == "..") return std::unexpected(std::string("must not have '.' or '..' segments"));
+  for (const char c : decoded) {
+    if (c != '/' && c != '\\' && c != '\0' && c != ';') continue;
+    return std::unexpected(fmt::format(
+        "the segment {} has a ';' or an encoded separator or NUL, which servers read differently", Shown(segment)));
+  }
   return {};
 }
 

@@ -88,7 +88,7 @@ class NginxTest(TestCase):
         # Whoever connects is not believed who is behind it, unless it is a proxy of ours.
         told = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "else.example"}
         asked = {"Host": "api.example:8443", "X-Probe": "a, b", **told}
-        with Aggregator("--trust-forwarded", delegate=self.nginx.url, plugins=None) as trusting:
+        with Aggregator("--trusted-proxies", "127.0.0.0/8", delegate=self.nginx.url, plugins=None) as trusting:
             for aggregator, seen in (
                 (self.aggregator, ("127.0.0.1", "http", "api.example:8443")),
                 (trusting, ("192.0.2.7, 127.0.0.1", "https", "else.example")),
@@ -206,7 +206,11 @@ class EchoTest(TestCase):
             ("Via", "1.1 dpa"),
             ("Content-Length", "2"),
         ]
-        self.assertEqual(self.delegate.requests[-1][2], expected)
+        *seen, traceparent, request_id = self.delegate.requests[-1][2]
+        self.assertEqual(seen, expected)
+        self.assertEqual((traceparent[0], request_id[0]), ("traceparent", "X-Request-Id"))
+        self.assertRegex(traceparent[1], "^00-[0-9a-f]{32}-[0-9a-f]{16}-00$")
+        self.assertRegex(request_id[1], "^[0-9a-f]{32}$")
 
     def test_the_head_that_the_client_sees_is_the_delegates_with_what_a_proxy_adds(self):
         request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -214,11 +218,12 @@ class EchoTest(TestCase):
         head, _, body = answer.partition(b"\r\n\r\n")
         lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
         added = [b"Via: 1.1 dpa", b"Connection: close", b"Content-Length: 2"]
+        self.assertRegex(lines.pop(), b"^X-Request-Id: [0-9a-f]{32}$")
         self.assertEqual(lines, [b"HTTP/1.1 200 OK", b"X-Method: POST", *added])
         self.assertEqual(body, b"ok")
 
     def test_the_request_target_is_passed_on_as_it_came(self):
-        for target in ("/head?a=b&c=%20%2F", "/head/%2e%2E//x/../y?q=%00", "/head;p=1?", "/head?" + "x" * 7000):
+        for target in ("/head?a=b&c=%20%2F", "/head/%2F//%20/x/../y?q=%00", "/head;p=1?", "/head?" + "x" * 7000):
             with self.subTest(target[:40]):
                 line = exchange_raw(
                     self.aggregator.port, f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()

@@ -12,11 +12,16 @@ using namespace dpa;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  const std::string whole = wire::RenderBody(BodyFraming::kChunked, 0, bytes, wire::Every(size + 1));
-  for (const size_t piece : {1, 2, 3, 7, 31}) {
-    if (wire::RenderBody(BodyFraming::kChunked, 0, bytes, wire::Every(piece)) != whole) std::abort();
+  for (const wire::Limits& limits : {wire::kTight, wire::Limits{}}) {
+    const auto render = [&](size_t piece) {
+      return wire::RenderBody(BodyFraming::kChunked, 0, bytes, wire::Every(piece), limits.body);
+    };
+    const std::string whole = render(size + 1);
+    for (const size_t piece : {1, 2, 3, 7, 31}) {
+      if (render(piece) != whole) std::abort();
+    }
+    if (whole.find("progress") != std::string::npos && bytes.find("progress") == std::string_view::npos) std::abort();
   }
-  if (whole.find("progress") != std::string::npos && bytes.find("progress") == std::string_view::npos) std::abort();
 
   if (size == 0) return 0;
   char header[kChunkHeaderBytesMax];

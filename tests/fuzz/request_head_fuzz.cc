@@ -28,7 +28,7 @@ void CheckForwarded(std::string_view bytes) {
   const RequestHead& head = parser.request();
   std::vector<char> region(2 * bytes.size() + 4096);
   HeadWriter writer(region.data(), region.size());
-  WriteRequestHead(writer, head, {.client_address = "192.0.2.1", .default_host = "d"});
+  WriteRequestHead(writer, head, {.peer_address = "192.0.2.1", .default_host = "d"});
   if (writer.failed()) std::abort();
   const std::string forwarded(writer.written());
   MessageParser again(MessageParser::Role::kRequest,
@@ -46,8 +46,7 @@ void CheckForwarded(std::string_view bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  const ParserLimits tight{.head_bytes_max = 96, .target_bytes_max = 16, .fields_max = 2};
-  for (const ParserLimits& limits : {ParserLimits{}, tight}) {
+  for (const wire::Limits& limits : {wire::Limits{}, wire::kTight}) {
     const std::string whole = wire::RequestMeaning(bytes, wire::Every(size + 1), limits, true);
     const auto seed = static_cast<uint32_t>(size * 2654435761u + (size ? data[0] : 0));
     if (wire::RequestMeaning(bytes, Scattered(seed), limits, true) != whole) std::abort();

@@ -41,8 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view method = data[0] == 'H' ? "HEAD" : "GET";
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const ParserLimits tight{.head_bytes_max = 96, .fields_max = 2};
-  for (const ParserLimits& limits : {ParserLimits{}, tight}) {
+  for (const wire::Limits& limits : {wire::Limits{}, wire::kTight}) {
     const std::string whole = wire::ResponseMeaning(method, bytes, wire::Every(size), limits, true);
     if (wire::ResponseMeaning(method, bytes, wire::Every(1 + data[0] % 7), limits, true) != whole) std::abort();
     if (size <= 256 && wire::ResponseMeaning(method, bytes, wire::Every(1), limits, true) != whole) std::abort();

@@ -41,6 +41,8 @@ class FakeExchange final : public Exchange {
   // What reading the body ends with.
   std::optional<Error> body_error;
 
+  RequestIds request_ids;
+
   int status = 0;      // 0: no answer.
   std::string answer;  // Body of a Respond, message of a RespondError.
   std::string allow;
@@ -51,6 +53,7 @@ class FakeExchange final : public Exchange {
   const RequestHead& request() const override { return head_; }
   RouteMatch& match() override { return match_; }
   AccessRecord& record() override { return record_; }
+  const RequestIds& ids() const override { return request_ids; }
 
   Task<Result<std::string_view>> ReadBody() override { co_return std::string_view(body_); }
   Task<Result<void>> ReadWholeBody(ByteBuffer& into, size_t bytes_max, size_t padding_bytes) override {

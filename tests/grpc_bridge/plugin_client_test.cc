@@ -294,10 +294,12 @@ TEST_F(PluginClientTest, DashboardHeadersAndTraceContextReachThePlugin) {
   auto exchange = Query("headers");
   exchange->AddField("x-panel-id", "7");
   exchange->AddField("Authorization", "Bearer secret");
-  exchange->AddField("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+  exchange->request_ids.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  exchange->request_ids.request_id = "one-request";
   ServeAndRun(*exchange);
   EXPECT_THAT(exchange->answer, HasSubstr("http_X-Panel-Id=7"));
   EXPECT_THAT(exchange->answer, HasSubstr("traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+  EXPECT_THAT(exchange->answer, HasSubstr("http_X-Request-Id=one-request;"));
   EXPECT_THAT(exchange->answer, testing::Not(HasSubstr("secret")));
 }
 

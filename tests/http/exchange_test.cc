@@ -336,7 +336,7 @@ TEST(Exchange, AbortsTheClientWhenTheAnswerBreaksOff) {
     server.Close();
     const std::string answer = client.UntilEnd();
     EXPECT_THAT(answer, HasSubstr("part"));
-    EXPECT_THAT(answer, Not(HasSubstr("0\r\n\r\n")));
+    EXPECT_THAT(answer, Not(HasSubstr("\r\n0\r\n\r\n")));
     EXPECT_EQ(rig.log.At(index++).reason, Reason::kDelegateTruncated);
   }
   Peer old_client = rig.Connect();

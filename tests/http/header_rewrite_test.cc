@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "http/message_parser.h"
 
@@ -36,8 +37,8 @@ std::string ForwardedRequest(const std::string& fields, const RequestForwarding&
   return std::string(writer.written());
 }
 
-constexpr RequestForwarding kFromClient{.client_address = "192.0.2.7"};
-constexpr RequestForwarding kFromProxy{.client_address = "192.0.2.7", .peer_trusted = true};
+constexpr RequestForwarding kFromClient{.peer_address = "192.0.2.7"};
+constexpr RequestForwarding kFromProxy{.peer_address = "192.0.2.7", .peer_trusted = true};
 const std::string kOurs =
     "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n";
 
@@ -90,15 +91,23 @@ TEST(RequestHead, NeverCarriesAnIdentityThatAClientMadeUp) {
       "X-Remote-Extra_a: b\r\n";
   EXPECT_EQ(ForwardedRequest(fields, kFromClient), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
   EXPECT_EQ(ForwardedRequest(fields, kFromProxy), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
-  EXPECT_EQ(
-      ForwardedRequest("Host: h\r\nX-WEBAUTH-USER: admin\r\nX-Grafana-Id: x\r\nX-Remote-Userx: kept\r\n", kFromClient),
-      "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Remote-Userx: kept\r\n" + kOurs + "\r\n");
+  // Grafana's, from trusted peers as well: who authenticates there passes its credentials on.
+  const std::string grafana =
+      "Host: h\r\nX-WEBAUTH-USER: admin\r\nx_webauth_role: Admin\r\nX-Grafana-Id: x\r\nX_Grafana-User: admin\r\n"
+      "X-Access-Token: t\r\nx-access_token: t\r\nX-Remote-Userx: kept\r\nX-Grafana-Org-Id: 1\r\nX-Panel-Id: 2\r\nX: "
+      "y\r\n";
+  const std::string kept = "X-Remote-Userx: kept\r\nX-Grafana-Org-Id: 1\r\nX-Panel-Id: 2\r\nX: y\r\n";
+  EXPECT_EQ(ForwardedRequest(grafana, kFromClient), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kept + kOurs + "\r\n");
+  EXPECT_EQ(ForwardedRequest(grafana, kFromProxy), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kept + kOurs + "\r\n");
+  // Calling it a field of the connection changes nothing.
+  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: X-Remote-User\r\nX-Remote-User: root\r\n", kFromProxy),
+            "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
 }
 
 TEST(RequestHead, ReplacesWhatAStrangerSaysAboutTheClient) {
   EXPECT_EQ(
       ForwardedRequest("Host: h\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\nX-Forwarded-Proto: https\r\n"
-                       "x_forwarded_host: evil\r\nX-Forwarded-Port: 1\r\n",
+                       "x_forwarded_host: evil\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 1.1.1.1\r\nx_real_ip: 1.1.1.1\r\n",
                        kFromClient),
       "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
 }
@@ -107,17 +116,81 @@ TEST(RequestHead, AppendsToWhatATrustedProxySays) {
   EXPECT_EQ(
       ForwardedRequest(
           "Host: h\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 3.3.3.3\r\n"
-          "Forwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n",
+          "Via: 1.0 edge\r\nX-Real-IP: 1.1.1.1\r\n",
           kFromProxy),
-      "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.1.1.1\r\nVia: 1.0 edge\r\n"
+      "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nVia: 1.0 edge\r\nX-Real-IP: 1.1.1.1\r\n"
       "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7\r\nX-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n\r\n");
 }
 
-TEST(RequestHead, CannotLoseOurFieldsThroughConnection) {
-  EXPECT_EQ(ForwardedRequest("Host: h\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, "
-                             "X-Request-Id\r\nX-Forwarded-Proto: https\r\n",
+// A proxy that writes X-Forwarded-For lets its clients' Forwarded through as a rule, and '_' spellings always.
+TEST(RequestHead, LosesWhatATrustedProxyDoesNotSay) {
+  EXPECT_EQ(ForwardedRequest("Host: h\r\nForwarded: for=6.6.6.6\r\nx_forwarded_proto: https\r\nX_Real_IP: 6.6.6.6\r\n",
                              kFromProxy),
             "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
+}
+
+TEST(RequestHead, CannotLoseForwardingFieldsThroughConnection) {
+  const std::string fields =
+      "Host: h\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, X-Request-Id\r\nX-Forwarded-For: 1.1.1.1\r\n"
+      "X-Forwarded-Proto: https\r\n";
+  EXPECT_EQ(ForwardedRequest(fields, kFromClient), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
+  EXPECT_EQ(ForwardedRequest(fields, kFromProxy),
+            "GET /a?b HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\n"
+            "X-Forwarded-Host: h\r\nVia: 1.1 dpa\r\n\r\n");
+}
+
+TEST(RequestHead, SpeaksRfc7239WhereThatIsChosen) {
+  RequestForwarding stranger = kFromClient;
+  stranger.header = ForwardedHeader::kForwarded;
+  const std::string fields =
+      "Host: h:8080\r\nForwarded: for=1.1.1.1;proto=https;host=a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: "
+      "ftp\r\n";
+  EXPECT_EQ(ForwardedRequest(fields, stranger),
+            "GET /a?b HTTP/1.1\r\nHost: h:8080\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n"
+            "X-Forwarded-Host: h:8080\r\nForwarded: for=192.0.2.7;host=\"h:8080\";proto=http\r\nVia: 1.1 dpa\r\n\r\n");
+  RequestForwarding proxy = stranger;
+  proxy.peer_trusted = true;
+  proxy.said = {"1.1.1.1", "https", "a"};
+  EXPECT_EQ(ForwardedRequest(fields, proxy),
+            "GET /a?b HTTP/1.1\r\nHost: h:8080\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+            "X-Forwarded-Host: a\r\nForwarded: for=1.1.1.1;proto=https;host=a, "
+            "for=192.0.2.7;host=\"h:8080\";proto=http\r\nVia: 1.1 dpa\r\n\r\n");
+  RequestForwarding six = stranger;
+  six.peer_address = "2001:db8::1";
+  EXPECT_NE(ForwardedRequest("Host: h\r\n", six).find("Forwarded: for=\"[2001:db8::1]\";host=h;proto=http\r\n"),
+            std::string::npos);
+  RequestForwarding local = stranger;
+  local.peer_address = "";
+  EXPECT_NE(ForwardedRequest("Host: h\r\n", local).find("\r\nForwarded: for=unknown;host=h;proto=http\r\n"),
+            std::string::npos);
+}
+
+TEST(RequestHead, LosesATracestateWithoutItsTraceparent) {
+  RequestForwarding forward = kFromClient;
+  const std::string fields = "Host: h\r\nTracestate: a=b\r\n";
+  EXPECT_EQ(ForwardedRequest(fields, forward), "GET /a?b HTTP/1.1\r\n" + fields + kOurs + "\r\n");
+  forward.drop_tracestate = true;
+  EXPECT_EQ(ForwardedRequest(fields, forward), "GET /a?b HTTP/1.1\r\nHost: h\r\n" + kOurs + "\r\n");
+}
+
+TEST(RequestHead, FitsIntoWhatIsReservedForIt) {
+  const std::string host(2000, 'h');
+  const HeaderField added[] = {{"traceparent", std::string_view(host).substr(0, 55)}, {"X-Request-Id", "x"}};
+  for (const ForwardedHeader header : {ForwardedHeader::kXForwarded, ForwardedHeader::kForwarded}) {
+    RequestForwarding forward{.peer_address = "1111:2222:3333:4444:5555:6666:7777:8888",
+                              .proto = "https",
+                              .peer_trusted = true,
+                              .header = header,
+                              .said = {"1111:2222:3333:4444:5555:6666:7777:9999", "https", host},
+                              .path_prefix = "/prefix",
+                              .added = added};
+    const Parsed request = Request("A:b\r\nHost:" + host + ":80\r\nUpgrade:x\r\nTE:trailers\r\nConnection:upgrade\r\n");
+    const size_t capacity = RequestHeadBytesMax(request.parser.request(), forward);
+    std::vector<char> region(capacity);
+    HeadWriter writer(region.data(), capacity);
+    WriteRequestHead(writer, request.parser.request(), forward);
+    EXPECT_FALSE(writer.failed());
+  }
 }
 
 TEST(RequestHead, CarriesAddedFieldsInsteadOfTheClients) {
@@ -158,6 +231,19 @@ TEST(RequestHead, DoesNotTurnTheExpectationOfAnHttp10ClientIntoOne) {
   const std::string fields = "Host: h\r\nExpect: anything\r\nContent-Length: 1\r\n";
   EXPECT_EQ(ForwardedRequest(fields, kFromClient, "PUT / HTTP/1.0").find("Expect"), std::string::npos);
   EXPECT_EQ(ForwardedRequest("Host: h\r\nExpect: 100-continue\r\n", kFromClient).find("Expect"), std::string::npos);
+}
+
+TEST(RequestHead, CountsDownTheForwardsOfAnOptions) {
+  const auto forwarded = [](const std::string& fields, const std::string& line = "OPTIONS * HTTP/1.1") {
+    const std::string head = ForwardedRequest("Host: h\r\n" + fields, kFromClient, line);
+    const size_t at = head.find("Max-Forwards: ");
+    return at == std::string::npos ? "" : head.substr(at + 14, head.find("\r\n", at) - at - 14);
+  };
+  EXPECT_EQ(forwarded("max-forwards: 10\r\n"), "9");
+  EXPECT_EQ(forwarded("Max-Forwards: 1\r\n"), "0");
+  EXPECT_EQ(forwarded("Max-Forwards: 99999999999999999999\r\n"), "4294967294");
+  EXPECT_EQ(forwarded("Max-Forwards: -1\r\n"), "");
+  EXPECT_EQ(forwarded("Max-Forwards: 3\r\n", "GET / HTTP/1.1"), "3");
 }
 
 TEST(RequestHead, OfAUnixSocketPeerHasNoForwardedFor) {

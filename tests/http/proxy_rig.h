@@ -173,12 +173,16 @@ class RecordedLog final : public AccessLog {
     uint64_t response_bytes;
     uint32_t retries;
     bool upstream_reused;
+    std::string client;
+    std::string request_id;
+    std::string trace_id;
   };
   void Write(const AccessRecord& record) override {
     const std::lock_guard lock(mutex_);
     entries_.push_back({record.status, record.reason, std::string(record.target), std::string(record.route),
                         record.request_body_bytes, record.response_body_bytes, record.retries_count,
-                        record.upstream_reused});
+                        record.upstream_reused, std::string(record.client), std::string(record.request_id),
+                        std::string(record.trace_id)});
   }
   // The entry number `index`, waited for.
   Entry At(size_t index) {

@@ -18,13 +18,27 @@ class Rule {
   std::string Best(const std::string& path) const {
     std::string best, best_key;
     for (const std::string& pattern : patterns_) {
-      const std::string key = Key(Split(pattern), Split(path));
-      if (!key.empty() && (best.empty() || key < best_key)) best = pattern, best_key = key;
+      // The literals as they are written, and all of them decoded.
+      for (const bool decoded : {false, true}) {
+        const std::string key = Key(Split(decoded ? Decoded(pattern) : pattern), Split(path));
+        if (!key.empty() && (best.empty() || key < best_key)) best = pattern, best_key = key;
+      }
     }
     return best.empty() ? "-" : best;
   }
 
  private:
+  // Names have no escapes in them, and literals no separators.
+  static std::string Decoded(const std::string& pattern) {
+    std::string decoded;
+    for (size_t i = 0; i < pattern.size(); ++i) {
+      const bool escape = pattern[i] == '%';
+      decoded += escape ? static_cast<char>(std::stoi(pattern.substr(i + 1, 2), nullptr, 16)) : pattern[i];
+      if (escape) i += 2;
+    }
+    return decoded;
+  }
+
   static std::vector<std::string> Split(const std::string& path) {
     std::vector<std::string> segments;
     for (size_t begin = 1; begin <= path.size();) {

@@ -138,6 +138,31 @@ TEST(RouteTable, FindsEachOfManySiblings) {
   }
 }
 
+TEST(RouteTable, KnowsALiteralByItsEscapesAndWithoutThem) {
+  const RouteTable table = Build({{"", "/my%20files/caf%C3%A9/{x}"}, {"", "/my/{x}"}});
+  EXPECT_EQ(Found(table, "GET", "/my%20files/caf%C3%A9/1"), "/my%20files/caf%C3%A9/{x} x=1");
+  EXPECT_EQ(Found(table, "GET", "/my files/caf\xc3\xa9/1"), "/my%20files/caf%C3%A9/{x} x=1");
+  EXPECT_EQ(Found(table, "GET", "/my files/caf%C3%A9/1"), "-");
+  EXPECT_EQ(table.route_count(), 2u);
+  RouteTableBuilder builder;
+  ASSERT_TRUE(builder.Add("", "/a/{x}", {.service_name = "first"}));
+  EXPECT_EQ(builder.Add("", "/%61/{y}", {.service_name = "second"}).error(),
+            "pattern \"/%61/{y}\" for every method belongs to service \"first\" already");
+}
+
+TEST(RouteTable, SaysWhetherAWildcardMatched) {
+  const RouteTable table = Build({{"", "/a/{x}"}, {"", "/a/{x}/{rest...}"}, {"POST", "/a/b/{rest...}"}});
+  RouteMatch match;
+  table.Match("GET", "/a/b/c", match);
+  EXPECT_EQ(match.captures_count, 2);
+  EXPECT_TRUE(match.has_wildcard);
+  table.Match("GET", "/a/b", match);
+  EXPECT_EQ(match.captures_count, 1);
+  EXPECT_FALSE(match.has_wildcard);
+  table.Match("GET", "/b", match);
+  EXPECT_FALSE(match.has_wildcard);
+}
+
 TEST(RouteTable, MovesAndKeepsItsRoutes) {
   RouteTable table = Build({{"", "/a/{x}"}});
   RouteTable other = std::move(table);
@@ -176,6 +201,12 @@ TEST(RouteTable, RefusesMalformedPatternsInWords) {
   EXPECT_NE(Fault("/a/{1x}").find("needs a name"), std::string::npos);
   EXPECT_NE(Fault("/a?b").find("ends a path"), std::string::npos);
   EXPECT_NE(Fault("/a b").find("cannot hold"), std::string::npos);
+  EXPECT_NE(Fault("/a;b").find("';'"), std::string::npos);
+  EXPECT_NE(Fault("/a%2Fb").find("encoded separator"), std::string::npos);
+  EXPECT_NE(Fault("/a%5cb").find("encoded separator"), std::string::npos);
+  EXPECT_NE(Fault("/a%00").find("encoded separator"), std::string::npos);
+  EXPECT_NE(Fault("/%2e%2E").find("encoded dot segment"), std::string::npos);
+  EXPECT_NE(Fault("/a%4").find("malformed escape"), std::string::npos);
   EXPECT_NE(Fault("/{r...}/a").find("not the last"), std::string::npos);
   EXPECT_NE(Fault("/{x}/{x}").find("used twice"), std::string::npos);
   EXPECT_NE(Fault("/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i...}").find("9 captures, at most 8"), std::string::npos);

@@ -318,5 +318,34 @@ TEST(OptionValuesTest, AnAddressIsCheckedByItsForm) {
   EXPECT_FALSE(IsAddress("unix:" + std::string(108, 'a')));
 }
 
+TEST(OptionsTest, NetworksAreGivenOneByOne) {
+  const Options options =
+      Good({"--trusted-proxies", "10.0.0.0/8", "--trusted-proxies=2001:db8::/32", "--trusted-proxies", "unix"},
+           {{"DPA_PROXY_PROTOCOL_FROM", "192.0.2.1,192.0.2.4/30"}});
+  EXPECT_TRUE(options.trusted_proxies.Contains(*IpAddress::Parse("10.1.2.3")));
+  EXPECT_TRUE(options.trusted_proxies.Contains(*IpAddress::Parse("2001:db8::1")));
+  EXPECT_TRUE(options.trusted_proxies.Contains(IpAddress::Unix()));
+  EXPECT_FALSE(options.trusted_proxies.Contains(*IpAddress::Parse("127.0.0.1")));
+  EXPECT_TRUE(options.proxy_protocol_from.Contains(*IpAddress::Parse("192.0.2.5")));
+  EXPECT_FALSE(options.proxy_protocol_from.Contains(*IpAddress::Parse("192.0.2.2")));
+  EXPECT_TRUE(Good({}).trusted_proxies.empty());
+  EXPECT_TRUE(Good({}).proxy_protocol_from.empty());
+}
+
+TEST(OptionsTest, ANetworkThatIsNoneIsToldWithTheRightOne) {
+  EXPECT_THAT(UsageLine({"--trusted-proxies", "10.1.2.3/8"}),
+              HasSubstr("--trusted-proxies \"10.1.2.3/8\": expected 10.0.0.0/8, the network that 10.1.2.3 is in"));
+  EXPECT_THAT(UsageLine({"--proxy-protocol-from", "localhost"}), HasSubstr("expected an address such as 192.0.2.1"));
+  EXPECT_THAT(UsageLine({"--proxy-protocol-from", "::/129"}), HasSubstr("a prefix length from 0 to 128"));
+  EXPECT_THAT(UsageLine({"--forwarded-header", "both"}), HasSubstr("expected x-forwarded or forwarded"));
+}
+
+TEST(OptionsTest, AFormerFlagLeadsToItsSuccessor) {
+  EXPECT_THAT(UsageLine({"--trust-forwarded"}),
+              HasSubstr("--trust-forwarded: unknown flag; did you mean --trusted-proxies?"));
+  const ConfigFile file("trust-forwarded = true\n");
+  EXPECT_THAT(UsageLine({"--config", file.path()}), HasSubstr("did you mean trusted-proxies?"));
+}
+
 }  // namespace
 }  // namespace dpa

@@ -21,6 +21,14 @@
 
 namespace dpa::wire {
 
+struct Limits {
+  ParserLimits head;
+  BodyLimits body;
+};
+// So low that a row can go beyond them and stay one line.
+inline constexpr Limits kTight{{.head_bytes_max = 96, .target_bytes_max = 16, .fields_max = 2},
+                               {.extension_bytes_max = 8, .trailer_bytes_max = 16, .trailers_max = 2}};
+
 // Size of the next piece, at least 1.
 using Cuts = std::function<size_t()>;
 
@@ -51,9 +59,10 @@ inline std::string RenderFields(std::span<const HeaderField> fields) {
   return text;
 }
 
-inline std::string RenderBody(BodyFraming framing, uint64_t content_length, std::string_view rest, const Cuts& cuts) {
+inline std::string RenderBody(BodyFraming framing, uint64_t content_length, std::string_view rest, const Cuts& cuts,
+                              const BodyLimits& limits = {}) {
   if (framing == BodyFraming::kNone) return rest.empty() ? "" : fmt::format(" rest[{}]", rest);
-  BodyDecoder decoder;
+  BodyDecoder decoder(limits);
   decoder.Start(framing, content_length);
   std::string payload;
   while (!rest.empty() && decoder.state() == BodyDecoder::State::kMore) {
@@ -93,9 +102,9 @@ std::string FeedHead(MessageParser& parser, std::string_view bytes, const Cuts& 
   return "incomplete";
 }
 
-inline std::string RequestMeaning(std::string_view bytes, const Cuts& cuts, const ParserLimits& limits = {},
+inline std::string RequestMeaning(std::string_view bytes, const Cuts& cuts, const Limits& limits = {},
                                   bool with_fields = false) {
-  MessageParser parser(MessageParser::Role::kRequest, limits);
+  MessageParser parser(MessageParser::Role::kRequest, limits.head);
   return FeedHead(parser, bytes, cuts, [&](std::string_view rest) {
     const RequestHead& head = parser.request();
     std::string text = fmt::format("{} {}", head.method, head.path);
@@ -105,20 +114,20 @@ inline std::string RequestMeaning(std::string_view bytes, const Cuts& cuts, cons
     if (head.expect_continue) text += " continue";
     if (!head.upgrade.empty()) text += fmt::format(" upgrade[{}]", head.upgrade);
     if (with_fields) text += RenderFields(head.fields);
-    return text + RenderBody(head.framing, head.content_length, rest, cuts);
+    return text + RenderBody(head.framing, head.content_length, rest, cuts, limits.body);
   });
 }
 
 inline std::string ResponseMeaning(std::string_view request_method, std::string_view bytes, const Cuts& cuts,
-                                   const ParserLimits& limits = {}, bool with_fields = false) {
-  MessageParser parser(MessageParser::Role::kResponse, limits);
+                                   const Limits& limits = {}, bool with_fields = false) {
+  MessageParser parser(MessageParser::Role::kResponse, limits.head);
   parser.SetRequestMethod(request_method);
   return FeedHead(parser, bytes, cuts, [&](std::string_view rest) {
     const ResponseHead& head = parser.response();
     std::string text = fmt::format("HTTP/1.{} {} [{}]", head.version_minor, head.status, head.reason);
     if (!head.keep_alive) text += " close";
     if (with_fields) text += RenderFields(head.fields);
-    return text + RenderBody(head.framing, head.content_length, rest, cuts);
+    return text + RenderBody(head.framing, head.content_length, rest, cuts, limits.body);
   });
 }
 

@@ -30,6 +30,8 @@ struct Spec {
   // False if the text is not of the form `expected`. Repeatable: called once per value, appending.
   std::function<bool(std::string_view text, Options& options)> apply;
   std::function<void(Options&)> clear;  // Repeatable only: drops the default before the first value.
+  // What was expected of this very text; without it `expected`.
+  std::function<std::string(std::string_view text)> expected_of = nullptr;
 };
 
 using Duration = Options::Duration;
@@ -142,6 +144,23 @@ Spec ListSpec(std::string name, std::string_view group, std::string_view value_n
           [member](Options& options) { (options.*member).clear(); }};
 }
 
+Spec NetworksSpec(std::string name, std::string_view group, CidrSet Options::* member, std::string_view help) {
+  return {std::move(name),
+          group,
+          "CIDR",
+          "",
+          help,
+          "a network",
+          true,
+          [member](std::string_view text, Options& options) {
+            const auto network = Cidr::Parse(text);
+            if (network) (options.*member).Add(*network);
+            return network.has_value();
+          },
+          [member](Options& options) { options.*member = {}; },
+          [](std::string_view text) { return Cidr::Parse(text).error(); }};
+}
+
 template <class Enum>
 Spec ChoiceSpec(std::string name, std::string_view group, Enum Options::* member, std::string_view default_text,
                 std::string_view help, std::string_view expected,
@@ -244,6 +263,13 @@ void AddClients(std::vector<Spec>& specs) {
                                "from the first byte of a request head to its last; then 408"));
   specs.push_back(DurationSpec("client-body-timeout", kGroup, &Options::client_body_timeout,
                                "longest pause within a request body; then 408"));
+  specs.push_back(
+      BytesSpec("client-body-min-rate", kGroup, &Options::client_body_min_rate, 0, 1ull << 30,
+                "bytes of a request body that must come in a second, after the grace; then 408; 0: no limit",
+                "a size up to 1GiB"));
+  specs.push_back(DurationSpec("client-body-grace", kGroup, &Options::client_body_grace,
+                               "what a client may be slower with its body than --client-body-min-rate, in all",
+                               Duration(0)));
   specs.push_back(DurationSpec("client-send-timeout", kGroup, &Options::client_send_timeout,
                                "longest time that a client takes nothing of its answer"));
   specs.push_back(DurationSpec("client-half-close-timeout", kGroup, &Options::client_half_close_timeout,
@@ -254,13 +280,48 @@ void AddClients(std::vector<Spec>& specs) {
                                "how long an idle client connection is kept; 0: one request each", Duration(0)));
   specs.push_back(BytesSpec("max-header-bytes", kGroup, &Options::max_header_bytes, 1 << 10, 1 << 20,
                             "largest request head; above it 431", "a size from 1KiB to 1MiB"));
+  specs.push_back(CountSpec("max-header-fields", kGroup, &Options::max_header_fields, 8, 10'000,
+                            "most fields of a request head; above it 431", "a number from 8 to 10000"));
+  specs.push_back(BytesSpec("max-target-bytes", kGroup, &Options::max_target_bytes, 256, 1 << 20,
+                            "longest request target; above it 414", "a size from 256 bytes to 1MiB"));
+  specs.push_back(BytesSpec("max-request-body-bytes", kGroup, &Options::max_request_body_bytes, 0, 1ull << 50,
+                            "largest body of a request to the delegate; above it 413; 0: no limit",
+                            "a size up to 1048576GiB"));
   specs.push_back(CountSpec("max-connections", kGroup, &Options::max_connections, 0, 100'000'000,
                             "client connections at once; above it 503; 0: by the limit on open files",
                             "a number from 0 to 100000000"));
-  specs.push_back(
-      SwitchSpec("trust-forwarded", kGroup, &Options::trust_forwarded,
-                 "clients are proxies of yours: their X-Forwarded-*, Forwarded and Grafana identity headers "
-                 "are passed on; otherwise replaced or removed"));
+  specs.push_back(CountSpec("max-connections-per-client", kGroup, &Options::max_connections_per_client, 0, 1'000'000,
+                            "connections at once of one IPv4 address or IPv6 /64; above it 503; 0: no limit",
+                            "a number from 0 to 1000000"));
+  specs.push_back(CountSpec("max-requests-per-connection", kGroup, &Options::max_requests_per_connection, 0,
+                            1'000'000'000, "requests after which a client connection is closed; 0: no limit",
+                            "a number from 0 to 1000000000"));
+  specs.push_back(CountSpec("requests-in-flight-per-worker", kGroup, &Options::requests_in_flight_per_worker, 0,
+                            10'000'000, "requests that a worker has under way at once; above it 503; 0: no limit",
+                            "a number from 0 to 10000000"));
+}
+
+void AddIdentity(std::vector<Spec>& specs) {
+  constexpr std::string_view kGroup = "Identity";
+  specs.push_back(NetworksSpec("trusted-proxies", kGroup, &Options::trusted_proxies,
+                               "proxies of yours in front: whom they say a request comes from is believed and passed "
+                               "on, and their X-Request-Id kept; unix: peers on unix sockets"));
+  specs.push_back(ChoiceSpec<ForwardedHeader>(
+      "forwarded-header", kGroup, &Options::forwarded_header, "x-forwarded",
+      "what trusted proxies say it with: x-forwarded (X-Forwarded-For, -Proto, -Host) or forwarded (RFC 7239); the "
+      "other is removed",
+      "x-forwarded or forwarded",
+      {{"x-forwarded", ForwardedHeader::kXForwarded}, {"forwarded", ForwardedHeader::kForwarded}}));
+  specs.push_back(NetworksSpec("proxy-protocol-from", kGroup, &Options::proxy_protocol_from,
+                               "peers whose connections have to begin with a PROXY header, version 1 or 2; the address "
+                               "in it is then the peer's"));
+  specs.push_back(ChoiceSpec<bool>("request-id", kGroup, &Options::request_id, "on",
+                                   "on: X-Request-Id is made, passed on and answered with; off: it is left as it comes",
+                                   "on or off", {{"on", true}, {"off", false}}));
+  specs.push_back(ChoiceSpec<bool>(
+      "trace-context", kGroup, &Options::trace_context, "create",
+      "create: a request without a valid traceparent gets one, not sampled; pass: it is left as it comes",
+      "create or pass", {{"create", true}, {"pass", false}}));
 }
 
 void AddDelegate(std::vector<Spec>& specs) {
@@ -396,6 +457,7 @@ std::vector<Spec> AllSpecs() {
   AddSources(specs);
   AddThreadsAndLogs(specs);
   AddClients(specs);
+  AddIdentity(specs);
   AddDelegate(specs);
   AddDelegateHealth(specs);
   AddPlugins(specs);
@@ -411,12 +473,16 @@ std::string VariableName(std::string_view flag) {
 
 ExitNow UsageError(std::string text) { return {2, "dataplane-aggregator: " + std::move(text) + "\n"}; }
 
+// The flag that has taken the place of an earlier one; empty if there is none.
+std::string_view SuccessorOf(std::string_view name) { return name == "trust-forwarded" ? "trusted-proxies" : ""; }
+
 // `prefix` is "--" for a flag, empty for a key of the file; the nearest known name is suggested if there is one.
 ExitNow UnknownName(const std::vector<Spec>& specs, std::string_view what, std::string_view prefix,
                     std::string_view name) {
   std::vector<std::string_view> names{"config", "help", "version"};
   for (const Spec& spec : specs) names.push_back(spec.name);
-  const std::string_view nearest = Nearest(name, names);
+  const std::string_view successor = SuccessorOf(name);
+  const std::string_view nearest = successor.empty() ? Nearest(name, names) : successor;
   std::string text = fmt::format("{}{}: {}", prefix, name, what);
   if (!nearest.empty()) text += fmt::format("; did you mean {}{}?", prefix, nearest);
   return UsageError(text + " (--help lists all)");
@@ -429,7 +495,8 @@ std::optional<ExitNow> Apply(const Spec& spec, std::vector<std::string> values, 
   if (spec.clear) spec.clear(options);
   for (const std::string& value : values) {
     if (!spec.apply(value, options)) {
-      return UsageError(fmt::format("{} {}: expected {}", where, Quoted(value), spec.expected));
+      const std::string expected = spec.expected_of ? spec.expected_of(value) : std::string(spec.expected);
+      return UsageError(fmt::format("{} {}: expected {}", where, Quoted(value), expected));
     }
     options.given.push_back({spec.name, value, source});
   }
