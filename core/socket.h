@@ -93,9 +93,10 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   // Copies `pieces`, to leave ahead of all that is sent later, at the end of this turn at the latest: short messages
   // that several follow at once. Nobody waits for them; what goes wrong shows at the next Send. REQUIRES: CanPost.
   void Post(std::span<const iovec> pieces);
-  // Nothing is being sent, and little enough is posted.
+  // Nothing is being sent or has failed, and little enough is posted.
   bool CanPost(size_t bytes) const {
-    return send_done_ && !send_.in_flight() && !cancelled_ && posted_.size() + bytes <= kPostedBytesMax;
+    return send_done_ && !send_failed_ && !send_.in_flight() && !cancelled_ &&
+           posted_.size() + bytes <= kPostedBytesMax;
   }
   // Of all that Send and Post were given, what has left or is posted.
   uint64_t taken_bytes() const { return sent_bytes_ + posted().size(); }

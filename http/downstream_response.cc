@@ -258,7 +258,10 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   reader().KeepHead();
   DescribeRequest();
   reader().StartBody(BodyFraming::kUntilClose, 0);
-  co_return co_await SendOut();
+  const Result<void> sent = co_await SendOut();
+  // No tunnel has come of it, so nobody but FinishRecord says why.
+  if (!sent) tunnel_ = false;
+  co_return sent;
 }
 
 void DownstreamConnection::CancelClient(Error reason, bool reset) {

@@ -29,7 +29,9 @@ Scene::Scene(SimWorld& world, const SceneOptions& options)
   if (causes_.short_timeouts) {
     proxy.request_timeout_ms = random.Chance(500) ? random.Between(5, 500) : 0;
     proxy.forward.expect_continue_timeout_ms = random.Below(100);
+    proxy.forward.tunnel_idle_timeout_ms = random.Between(5, 500);
   }
+  if (causes_.pool_limits) proxy.forward.tunnels_max = 1;
   if (random.Chance(options_.connection_limits)) server.connections_max = options_.clients_count / 2 + 1;
   proxy_ = std::make_unique<ProxyHandler>(world_.worker(), routes_, urls_, nullptr, nullptr, proxy, metrics_);
   server_ = std::make_unique<HttpServer>(world_.worker(), *proxy_, server, metrics_, &books_);

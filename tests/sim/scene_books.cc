@@ -62,6 +62,10 @@ bool IsPlausible(Reason reason, const SceneCauses& causes) {
       return causes.delegates || causes.idle_close || causes.network;
     case Reason::kDelegateMalformed:
       return causes.delegates;
+    case Reason::kTunnelLimit:
+      return causes.pool_limits;
+    case Reason::kTunnelIdleTimeout:
+      return causes.short_timeouts;
     // Also what a unix listener is called whose backlog stays full.
     case Reason::kDelegatePoolFull:
     case Reason::kDelegateQueueTimeout:
@@ -109,11 +113,11 @@ uint64_t SceneNumberIn(std::string_view target) {
 
 std::string SceneRequest::Describe() const {
   return fmt::format(
-      " {}{}{}{} body={} heads={} bodies={} answers={} status={} {} answer={} bytes={} records={} recorded={} {} "
+      " {}{}{}{}{} body={} heads={} bodies={} answers={} status={} {} answer={} bytes={} records={} recorded={} {} "
       "retries={} recorded_bytes={}",
-      method, http10 ? " HTTP/1.0" : "", expects ? " expects" : "", innocent ? "" : " misbehaves", body_bytes,
-      heads_count, bodies_count, answers_count, status, word, answer, answer_bytes, records_count, recorded_status,
-      ToString(recorded_reason), retries_count, recorded_answer_bytes);
+      method, http10 ? " HTTP/1.0" : "", expects ? " expects" : "", upgrades ? " upgrades" : "",
+      innocent ? "" : " misbehaves", body_bytes, heads_count, bodies_count, answers_count, status, word, answer,
+      answer_bytes, records_count, recorded_status, ToString(recorded_reason), retries_count, recorded_answer_bytes);
 }
 
 SceneRequest* SceneBooks::FindRequest(uint64_t id) {
@@ -152,7 +156,7 @@ void SceneBooks::Write(const AccessRecord& record) {
     return;
   }
   EXPECT_EQ(record.method, request->method);
-  EXPECT_LE(record.request_body_bytes, request->body_bytes);
+  if (!request->upgrades) EXPECT_LE(record.request_body_bytes, request->body_bytes);
   ++request->records_count;
   request->recorded_status = record.status;
   request->recorded_reason = record.reason;
@@ -184,6 +188,15 @@ void SceneBooks::Balance(const SceneCauses& causes) const {
       }
     }
     if (request.answers_count == 0) continue;
+    if (request.status == 101) {
+      EXPECT_EQ(request.recorded_status, 101) << about;
+      const bool calm = !causes.network && !causes.delegates && !causes.short_timeouts && !causes.drain;
+      if (!calm || !request.innocent) continue;
+      EXPECT_EQ(request.tunnel_up_bytes, request.tunnel_bytes) << "lost in a tunnel: " << about;
+      EXPECT_EQ(request.answer_bytes, request.tunnel_down_bytes) << "lost in a tunnel: " << about;
+      EXPECT_EQ(request.recorded_reason, Reason::kOk) << about;
+      continue;
+    }
     // A connection beyond the limit is told so before it asks anything.
     if (request.word == ToString(Reason::kConnectionLimit)) continue;
     if (request.records_count == 0) {

@@ -31,14 +31,18 @@ struct SceneRequest {
   std::string method;
   size_t body_bytes = 0;
   bool http10 = false;
-  bool expects = false;  // `Expect: 100-continue`.
+  bool expects = false;     // `Expect: 100-continue`.
+  bool upgrades = false;    // To a tunnel,
+  size_t tunnel_bytes = 0;  // into which its client sends these.
   // Its client does all that a client should on that connection, and stays until it is answered.
   bool innocent = true;
   // The connection was closed, as announced, before it was this one's turn.
   bool not_reached = false;
   // Delegates.
-  uint32_t heads_count = 0;   // Times that one read its head,
-  uint32_t bodies_count = 0;  // and all of its body.
+  uint32_t heads_count = 0;        // Times that one read its head,
+  uint32_t bodies_count = 0;       // and all of its body.
+  uint64_t tunnel_up_bytes = 0;    // What came out of the tunnel there,
+  uint64_t tunnel_down_bytes = 0;  // and what was sent into it.
   // Its client.
   uint32_t answers_count = 0;  // Final and complete.
   int status = 0;
@@ -112,6 +116,8 @@ class SceneBooks final : public AccessLog {
   std::set<uint64_t> exchange_ids_;
 };
 
+// What scenes upgrade to.
+inline constexpr std::string_view kSceneProtocol = "scene";
 // In the targets of requests that have to be refused, and of those hidden inside of them.
 inline constexpr uint64_t kSceneRefused = 7'777'777;
 

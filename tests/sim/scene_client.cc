@@ -147,6 +147,7 @@ SceneClient::Planned SceneClient::PlanRequest(Visit& visit, bool alone) {
   request.method = random.Pick(methods);
   request.http10 = visit.http10;
   request.innocent = visit.misdeed == Misdeed::kNone;
+  request.upgrades = alone && !manners_.plain && !visit.http10 && request.method == "GET" && random.Chance(150);
   const bool has_body = request.method[0] == 'P' && (!manners_.plain || request.method == "POST");
   const char* const queries[] = {"", "", "?a=b&c=%20d", "?"};
   planned.head =
@@ -154,7 +155,12 @@ SceneClient::Planned SceneClient::PlanRequest(Visit& visit, bool alone) {
   if (!visit.http10 || random.Chance(500)) planned.head += "Host: example.org\r\n";
   if (random.Chance(100)) planned.head += "X-Long: " + std::string(random.Below(2000), 'x') + "\r\n";
   if (visit.http10 && random.Chance(500)) planned.head += "Connection: keep-alive\r\n";
-  if (!visit.http10 && random.Chance(30)) planned.head += "Connection: close\r\n";
+  if (request.upgrades) {
+    planned.head += fmt::format("Connection: Upgrade\r\nUpgrade: {}\r\n", kSceneProtocol);
+    request.tunnel_bytes = random.Chance(100) ? random.Below(20'000) : random.Below(500);
+  } else if (!visit.http10 && random.Chance(30)) {
+    planned.head += "Connection: close\r\n";
+  }
   if (has_body) {
     request.body_bytes = random.Chance(100) ? random.Below(20'000) : random.Below(500);
     const std::string body = SceneBody(SceneSide::kRequest, planned.id, request.body_bytes);
@@ -217,8 +223,8 @@ Task<bool> SceneClient::ReadFinalHead(Visit& visit, uint64_t id, SimHead& head) 
     EXPECT_NE(got, SimRead::kMalformed) << head.text;
     if (got != SimRead::kDone) co_return false;
     const int status = head.status();
-    EXPECT_NE(status, 101) << "nobody asked to upgrade";
-    if (status >= 200) co_return true;
+    if (status == 101) EXPECT_TRUE(request.upgrades) << "nobody asked to upgrade: " << id;
+    if (status >= 200 || status == 101) co_return true;
     EXPECT_FALSE(request.http10) << "HTTP/1.0 knows no " << head.text;
     if (status == 100) {
       EXPECT_TRUE(request.expects) << "nobody waits for it: " << id;
@@ -235,6 +241,10 @@ Task<bool> SceneClient::ReadAnswer(Visit& visit, uint64_t id) {
   const bool headed = co_await ReadFinalHead(visit, id, head);
   if (!headed) co_return false;
   visit.answered = true;
+  if (head.status() == 101) {
+    co_await ReadTunnel(visit, id, head);
+    co_return false;
+  }
   if (!request.http10) EXPECT_NE(head.framing, SimFraming::kUntilClose) << "to HTTP/1.1: " << head.text;
   if (request.http10) EXPECT_NE(head.framing, SimFraming::kChunked) << "to HTTP/1.0: " << head.text;
   std::string body;
@@ -260,6 +270,37 @@ Task<bool> SceneClient::ReadAnswer(Visit& visit, uint64_t id) {
     EXPECT_EQ(bytes, 0u) << "bytes behind the last answer, to " << id;
   }
   co_return false;
+}
+
+// Bytes both ways until both sides have ended theirs.
+Task<void> SceneClient::ReadTunnel(Visit& visit, uint64_t id, const SimHead& head) {
+  SceneRequest& request = *books_.FindRequest(id);
+  const uint64_t number = head.Number("x-answer");
+  SceneAnswer* answer = books_.FindAnswer(number);
+  EXPECT_NE(answer, nullptr) << "nobody switched: " << head.text;
+  if (answer == nullptr) co_return;
+  if (!answer->out_of_step) EXPECT_EQ(answer->request, id) << "a tunnel to another request";
+  EXPECT_EQ(++answer->taken_count, 1u) << "one tunnel for two requests, " << id;
+  ++request.answers_count;
+  request.status = 101;
+  request.answer = number;
+  visit.end_announced = true;
+  tasks_.Spawn(WriteTunnel(visit, id));
+  std::string received;
+  co_await visit.peer.ReadToEnd(&received);
+  EXPECT_TRUE(IsSceneBody(SceneSide::kAnswer, number, received)) << "foreign bytes in the tunnel of " << id;
+  request.answer_bytes = received.size();
+}
+
+Task<void> SceneClient::WriteTunnel(Visit& visit, uint64_t id) {
+  SimRandom& random = world_.random();
+  const std::string bytes = SceneBody(SceneSide::kRequest, id, books_.FindRequest(id)->tunnel_bytes);
+  const size_t pause_at = random.Below(bytes.size() + 1);
+  Result<void> sent = co_await visit.peer.Write(std::string_view(bytes).substr(0, pause_at));
+  if (random.Chance(200)) co_await world_.worker().Sleep(random.Below(300));
+  if (sent) sent = co_await visit.peer.Write(std::string_view(bytes).substr(pause_at));
+  if (sent && !visit.send_ended) visit.peer.socket().ShutdownSend();
+  visit.send_ended = true;
 }
 
 // One of ours: a Kubernetes Status, which says why.

@@ -53,6 +53,8 @@ class SceneClient {
   Planned PlanRequest(Visit& visit, bool alone);
   Task<void> WriteOut(Visit& visit, const std::vector<Planned>& requests);
   Task<bool> AwaitInvitation(Visit& visit);
+  Task<void> ReadTunnel(Visit& visit, uint64_t id, const SimHead& head);
+  Task<void> WriteTunnel(Visit& visit, uint64_t id);
   Task<bool> ReadAnswer(Visit& visit, uint64_t id);
   Task<bool> ReadFinalHead(Visit& visit, uint64_t id, SimHead& head);
   void CheckOwn(const SimHead& head, const std::string& body, SceneRequest& request);

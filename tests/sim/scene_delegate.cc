@@ -155,6 +155,10 @@ Task<bool> SceneDelegate::ServeOne(Connection& connection) {
     co_await Hang(connection);
     co_return false;
   }
+  if (head.Field("upgrade") == kSceneProtocol && !random.Chance(manners_.refuses)) {
+    co_await ServeTunnel(connection, id);
+    co_return false;
+  }
   bool early = random.Chance(manners_.early);
   if (head.Field("expect") == "100-continue") {
     const bool invited = co_await Invite(connection, early);
@@ -209,6 +213,49 @@ Task<bool> SceneDelegate::Invite(Connection& connection, bool& answer_instead) {
   const std::string invitation = "HTTP/1.1 100 Continue\r\n\r\n";
   const Result<void> sent = co_await connection.peer.Write(invitation);
   co_return sent.has_value();
+}
+
+// --- Tunnels ---
+
+Task<void> SceneDelegate::ServeTunnel(Connection& connection, uint64_t id) {
+  SimRandom& random = world_.random();
+  SceneRequest& request = *books_.FindRequest(id);
+  const size_t bytes_count = random.Chance(manners_.large) ? random.Below(20'000) : random.Below(600);
+  const uint64_t number = books_.NewAnswer(
+      {.request = id, .status = 101, .body_bytes = bytes_count, .out_of_step = connection.out_of_step});
+  request.tunnel_down_bytes = bytes_count;
+  const std::string head =
+      fmt::format("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: {}\r\nX-Id: {}\r\nX-Answer: {}\r\n\r\n",
+                  kSceneProtocol, id, number);
+  const Result<void> switched = co_await connection.peer.Write(head);
+  if (!switched) co_return;
+  // Both directions at once.
+  TaskScope writing(world_.worker());
+  writing.Spawn(WriteTunnel(connection, SceneBody(SceneSide::kAnswer, number, bytes_count)));
+  std::string received;
+  co_await connection.peer.ReadToEnd(&received);
+  request.tunnel_up_bytes = received.size();
+  // One that misbehaves may have sent garbage behind its request; and who is out of step may be read as anything.
+  if (request.innocent && !connection.out_of_step) {
+    EXPECT_TRUE(IsSceneBody(SceneSide::kRequest, id, received))
+        << "foreign bytes in the tunnel of " << id << request.Describe() << "\n"
+        << received;
+    EXPECT_LE(received.size(), request.tunnel_bytes) << id;
+  }
+  while (writing.running_count() != 0) co_await writing.Join();
+  connection.lingers = true;
+}
+
+Task<void> SceneDelegate::WriteTunnel(Connection& connection, std::string bytes) {
+  SimRandom& random = world_.random();
+  const bool dies = Misdeed(manners_.dies);
+  if (dies) bytes.resize(random.Below(bytes.size() + 1));
+  const size_t pause_at = random.Below(bytes.size() + 1);
+  Result<void> sent = co_await connection.peer.Write(std::string_view(bytes).substr(0, pause_at));
+  if (random.Chance(manners_.pauses)) co_await world_.worker().Sleep(random.Below(300));
+  if (sent) sent = co_await connection.peer.Write(std::string_view(bytes).substr(pause_at));
+  if (sent && dies) world_.ring().Reset(connection.peer.socket().fd());
+  if (!sent) connection.peer.socket().Cancel(sent.error());
 }
 
 Task<void> SceneDelegate::Hang(Connection& connection) {

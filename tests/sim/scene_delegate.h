@@ -24,7 +24,7 @@ struct DelegateManners {
   uint32_t pauses = 200;       // Inside and before an answer.
   uint32_t large = 60;         // A body of up to 20,000 bytes.
   uint32_t no_continue = 100;  // Does not say `100 Continue`, but waits for the body.
-  uint32_t refuses = 100;      // A final answer to `Expect`, instead of the invitation.
+  uint32_t refuses = 100;      // A final answer to `Expect`, instead of the invitation; or to `Upgrade`.
   // What it may do, and what costs requests:
   uint32_t closes_idle = 0;  // Unannounced, while idle.
   uint32_t dies = 0;         // Breaks off, before or inside an answer, by FIN or reset.
@@ -59,6 +59,8 @@ class SceneDelegate {
   Task<bool> ReadBody(Connection& connection, const SimHead& head, uint64_t id);
   Task<bool> Invite(Connection& connection, bool& answer_instead);
   Task<bool> Answer(Connection& connection, uint64_t id);
+  Task<void> ServeTunnel(Connection& connection, uint64_t id);
+  Task<void> WriteTunnel(Connection& connection, std::string bytes);
   Task<bool> SendInterim(Connection& connection, uint64_t id);
   Task<void> Hang(Connection& connection);
   std::string AnswerText(Connection& connection, uint64_t id, uint64_t& number, bool& ends);

@@ -160,15 +160,15 @@ Task<SimRead> SimHttpPeer::ReadBody(const SimHead& head, std::string& body, std:
   co_return SimRead::kDone;
 }
 
-Task<uint64_t> SimHttpPeer::ReadToEnd() {
-  uint64_t bytes = read_.size();
-  read_.clear();
+Task<uint64_t> SimHttpPeer::ReadToEnd(std::string* bytes) {
+  uint64_t bytes_count = 0;
   for (bool more = true; more;) {
-    more = co_await Fill();
-    bytes += read_.size();
+    if (bytes != nullptr) *bytes += read_;
+    bytes_count += read_.size();
     read_.clear();
+    more = co_await Fill();
   }
-  co_return bytes;
+  co_return bytes_count;
 }
 
 Task<Result<void>> SimHttpPeer::Write(std::string_view bytes) {

@@ -48,8 +48,8 @@ class SimHttpPeer {
   // The whole body of `head`, appended to `body`, which has what came before a failure as well. An until-close body is
   // whole when the connection ends in good order. `trailers`, if given, gets the lines of the trailer section.
   Task<SimRead> ReadBody(const SimHead& head, std::string& body, std::string* trailers = nullptr);
-  // Waits for the end of the connection. Returns the count of bytes that came before it.
-  Task<uint64_t> ReadToEnd();
+  // Waits for the end of the connection. Returns the count of bytes that came before it, which `bytes`, if given, gets.
+  Task<uint64_t> ReadToEnd(std::string* bytes = nullptr);
   bool has_unread() const { return !read_.empty(); }
   // The peer has ended its side in good order. An error is told once: to a send, if that comes first.
   bool ended_cleanly() const { return ended_cleanly_ && !send_failed_; }

@@ -225,6 +225,35 @@ TEST(SimSocketTest, AResetThatASendWasToldOfIsNoOrderlyEnd) {
   });
 }
 
+// Goal: a socket on which posted bytes have failed can be closed at any moment, whatever its user does in between.
+// Method: the peer resets at some moment while bytes are posted, whenever they may be.
+Task<void> PostThenClose(SimWorld& world, int fd) {
+  Socket socket(world.worker(), fd, false, ErrorSource::kDownstream);
+  char byte = 'x';
+  for (uint64_t count = world.random().Between(1, 20); count != 0; --count) {
+    iovec piece{&byte, 1};
+    if (socket.CanPost(1)) socket.Post({&piece, 1});
+    if (world.random().Chance(500)) co_await world.worker().Sleep(world.random().Below(3));
+  }
+  co_await socket.Close();
+}
+
+Task<void> ResetLater(SimWorld& world, int fd) {
+  co_await world.worker().Sleep(world.random().Below(10));
+  world.ring().Reset(fd);
+}
+
+TEST(SimSocketTest, MayBeClosedWheneverPostedBytesHaveFailed) {
+  ForEachSeed(kRuns, [](uint64_t seed) {
+    SimWorld world(seed);
+    const auto [a, b] = world.ring().MakePair(false);
+    world.worker().tasks().Spawn(PostThenClose(world, a));
+    world.worker().tasks().Spawn(ResetLater(world, b));
+    world.RunUntilIdle();
+    world.ring().Close(b);
+  });
+}
+
 // --- Back-pressure ---
 
 Task<void> TakeSlowly(SimWorld& world, Socket& socket, uint64_t& received_bytes, uint64_t& waiting_max) {
