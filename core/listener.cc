@@ -144,6 +144,12 @@ Task<void> Listener::Close() {
     worker_.ring().Cancel(accept_);
     co_await joined_.Wait();
   }
+  for (int left = options_.backlog; left > 0; --left) {
+    const int fd = worker_.ring().AcceptNow(fd_);
+    if (fd < 0) break;
+    ++accepted_count_;
+    on_accept_(fd);
+  }
   worker_.ring().Close(std::exchange(fd_, -1));
 }
 

@@ -39,7 +39,8 @@ class Listener final : private TimerWheel::Entry {
   ~Listener();  // REQUIRES: Close() has completed.
 
   void Start();
-  // Stops accepting and closes the socket. Connections in its backlog are reset by the kernel.
+  // Stops accepting and closes the socket. Connections that wait in its backlog are accepted first: their clients
+  // believe to be connected, may have asked already, and closing would reset them.
   Task<void> Close();
 
   uint64_t accepted_count() const { return accepted_count_; }

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <string_view>
 
@@ -86,6 +87,8 @@ class Ring {
   // --- Calls that never wait and are done on return. Count or 0, or -errno. ---
 
   virtual ssize_t SendNow(int fd, const msghdr& message) = 0;
+  // A connection that waits in the backlog of `fd`: a descriptor as Accept's, or -EAGAIN.
+  virtual int AcceptNow(int) { return -EAGAIN; }
   virtual int OpenSocket(int domain) = 0;  // A stream socket, CLOEXEC and NONBLOCK.
   virtual int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) = 0;  // For unix sockets.
   // What the next receive would find: 1: bytes; 0: end of stream; -EAGAIN: nothing yet. Takes nothing.

@@ -240,6 +240,11 @@ bool UringRing::HungUp(int fd) {
   return poll(&polled, 1, 0) == 1;
 }
 
+int UringRing::AcceptNow(int fd) {
+  const int accepted = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  return accepted < 0 ? -errno : accepted;
+}
+
 void UringRing::Shutdown(int fd, int how) { shutdown(fd, how); }
 
 void UringRing::Close(int fd) { close(fd); }

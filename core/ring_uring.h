@@ -41,6 +41,7 @@ class UringRing final : public Ring {
   void Cancel(Completion& target) override;
 
   ssize_t SendNow(int fd, const msghdr& message) override;
+  int AcceptNow(int fd) override;
   int OpenSocket(int domain) override;
   int ConnectNow(int fd, const sockaddr* address, socklen_t address_bytes) override;
   int PeekNow(int fd) override;

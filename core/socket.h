@@ -97,6 +97,8 @@ class Socket final : public Cancellable, private TurnHook, private BufferPool::W
   bool CanPost(size_t bytes) const {
     return send_done_ && !send_.in_flight() && !cancelled_ && posted_.size() + bytes <= kPostedBytesMax;
   }
+  // Of all that Send and Post were given, what has left or is posted.
+  uint64_t taken_bytes() const { return sent_bytes_ + posted().size(); }
   // Posted bytes have not left yet. A Send of nothing waits for them.
   bool has_posted() const { return !posted_.empty(); }
 

@@ -63,6 +63,24 @@ class LineWriter {
   char* out_;
 };
 
+// The spans follow one another without a gap, so that they add up to t_total as far as the exchange came. t_queue and
+// t_connect are parts of t_upstream.
+void AppendSpans(LineWriter& line, const AccessRecord& record) {
+  line.Span(R"(,"t_head":)", record.started_ns, record.head_ns);
+  line.Span(R"(,"t_upstream":)", record.head_ns, record.upstream_ready_ns);
+  if (record.waits.queue_ns != 0) line.Span(R"(,"t_queue":)", 1, 1 + record.waits.queue_ns);
+  if (record.waits.connect_ns != 0) line.Span(R"(,"t_connect":)", 1, 1 + record.waits.connect_ns);
+  // An answer may come before the request has been sent in full, or instead of the rest of it.
+  const bool early =
+      record.response_head_ns != 0 && (record.request_sent_ns == 0 || record.request_sent_ns > record.response_head_ns);
+  const uint64_t sent_ns = early ? record.response_head_ns : record.request_sent_ns;
+  line.Span(R"(,"t_request":)", record.upstream_ready_ns, sent_ns);
+  line.Span(R"(,"t_response_head":)", sent_ns, record.response_head_ns);
+  line.Span(R"(,"t_response":)", record.response_head_ns, record.finished_ns);
+  line.Span(R"(,"t_tunnel":)", record.upgraded_ns, record.finished_ns);
+  line.Span(R"(,"t_total":)", record.started_ns, record.finished_ns);
+}
+
 // All that is not text of the record: keys, numbers, time.
 constexpr size_t kFixedBytesMax = 1024;
 
@@ -78,6 +96,15 @@ size_t LineBytesMax(const AccessRecord& record) {
 
 }  // namespace
 
+std::string_view PhaseOf(const AccessRecord& record) {
+  if (record.head_ns == 0) return "head";
+  if (record.response_head_ns != 0) return "response";
+  if (record.request_sent_ns != 0) return "response_head";
+  if (record.upstream_ready_ns != 0) return "request";
+  if (record.waits.connect_ns != 0) return "connect";
+  return record.waits.queue_ns != 0 || SourceOf(record.reason) == ErrorSource::kUpstream ? "queue" : "route";
+}
+
 void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_view time) {
   const size_t size_before = out.size();
   out.resize_and_overwrite(size_before + LineBytesMax(record), [&](char* data, size_t) {
@@ -91,7 +118,10 @@ void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_
     line.Text(R"(,"host":)", record.host);
     line.Number(R"(,"status":)", static_cast<uint64_t>(record.status));
     line.Text(R"(,"reason":)", Info(record.reason).word);
-    if (record.reason != Reason::kOk) line.Text(R"(,"ended_by":)", ToString(record.ended_by));
+    if (record.reason != Reason::kOk) {
+      line.Text(R"(,"ended_by":)", ToString(record.ended_by));
+      line.Text(R"(,"phase":)", PhaseOf(record));
+    }
     line.Text(R"(,"route":)", record.route);
     line.TextUnlessEmpty(R"(,"service":)", record.service);
     line.TextUnlessEmpty(R"(,"plugin":)", record.plugin);
@@ -100,15 +130,14 @@ void AppendAccessLine(std::string& out, const AccessRecord& record, std::string_
       line.Flag(R"(,"upstream_reused":)", record.upstream_reused);
     }
     if (record.retries_count != 0) line.Number(R"(,"retries":)", record.retries_count);
+    line.Flag(R"(,"downstream_reused":)", record.downstream_reused);
+    line.Number(R"(,"request_head_bytes":)", record.request_head_bytes);
     line.Number(R"(,"request_bytes":)", record.request_body_bytes);
+    line.Number(R"(,"response_head_bytes":)", record.response_head_bytes);
     line.Number(R"(,"response_bytes":)", record.response_body_bytes);
-    line.Span(R"(,"t_head":)", record.started_ns, record.head_ns);
-    line.Span(R"(,"t_upstream":)", record.head_ns, record.upstream_ready_ns);
-    line.Span(R"(,"t_request":)", record.upstream_ready_ns, record.request_sent_ns);
-    line.Span(R"(,"t_response_head":)", record.request_sent_ns, record.response_head_ns);
-    line.Span(R"(,"t_response":)", record.response_head_ns, record.finished_ns);
-    line.Span(R"(,"t_tunnel":)", record.upgraded_ns, record.finished_ns);
-    line.Span(R"(,"t_total":)", record.started_ns, record.finished_ns);
+    line.Number(R"(,"received_bytes":)", record.received_bytes);
+    line.Number(R"(,"sent_bytes":)", record.sent_bytes);
+    AppendSpans(line, record);
     line.TextUnlessEmpty(R"(,"request_id":)", record.request_id);
     line.TextUnlessEmpty(R"(,"trace_id":)", record.trace_id);
     line.TextUnlessEmpty(R"(,"user_agent":)", record.user_agent);
@@ -166,7 +195,6 @@ void WorkerAccessLog::Write(const AccessRecord& record) {
   const bool first_line = current_->text.empty();
   AppendAccessLine(current_->text, record, {time.data(), time.size()});
   ++current_->lines_count;
-  lines_.Add();
   // A line may be long (headers are bounded, so it is as well); what is left must fit the usual one.
   if (current_->text.size() + 4096 > LogBlock::kBytes) return HandOver();
   if (first_line) worker_.timers().Arm(*this, worker_.timers().now_ms() + kAgeMaxMs);
@@ -224,7 +252,6 @@ void AccessLogWriter::Remove(WorkerAccessLog& log) {
   while (log.full_.Pop(block)) WriteOut(*block);
   const std::lock_guard list_lock(list_mutex_);
   std::erase(logs_, &log);
-  lines_before_ += log.lines_.value();
   dropped_before_ += log.dropped_.value();
 }
 
@@ -263,19 +290,30 @@ bool AccessLogWriter::WriteQueued() {
 // REQUIRES: write_mutex_ is held, which also keeps lines of two blocks apart.
 void AccessLogWriter::WriteOut(const LogBlock& block) {
   std::string_view rest = block.text;
-  while (!rest.empty()) {
-    const ssize_t written = write(fd_, rest.data(), rest.size());
-    if (written > 0) {
-      rest.remove_prefix(static_cast<size_t>(written));
-      failing_ = false;
-    } else if (written < 0 && errno != EINTR) {
-      failed_lines_.Add(block.lines_count);
-      if (!std::exchange(failing_, true)) {
-        LogWarn("access_log_failed", "path={} error={}", Quoted(path_), Quoted(std::strerror(errno)));
-      }
-      return;
-    }
+  std::string_view mend = "\n";
+  if (torn_ && WriteAll(mend)) torn_ = false;
+  if (!torn_ && WriteAll(rest)) {
+    failing_ = false;
+    return written_lines_.Add(block.lines_count);
   }
+  const int error = errno;
+  // What is left of a line that was begun counts as that line, lost.
+  const auto lost = static_cast<uint64_t>(std::count(rest.begin(), rest.end(), '\n'));
+  if (rest.size() < block.text.size()) torn_ = block.text[block.text.size() - rest.size() - 1] != '\n';
+  written_lines_.Add(block.lines_count - lost);
+  failed_lines_.Add(lost);
+  if (std::exchange(failing_, true)) return;
+  LogWarn("access_log_failed", "path={} error={}", Quoted(path_), Quoted(std::strerror(error)));
+}
+
+// Takes off `text` what was written; false if something is left, and errno says why.
+bool AccessLogWriter::WriteAll(std::string_view& text) {
+  while (!text.empty()) {
+    const ssize_t written = write(fd_, text.data(), text.size());
+    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
+    if (written < 0 && errno != EINTR) return false;
+  }
+  return true;
 }
 
 void AccessLogWriter::Reopen() {
@@ -292,19 +330,17 @@ void AccessLogWriter::OpenAgain() {
   }
   const std::lock_guard lock(write_mutex_);
   close(std::exchange(fd_, fd));
+  torn_ = false;
 }
 
 void AccessLogWriter::Collect(MetricsPage& page) const {
   const std::lock_guard lock(list_mutex_);
-  uint64_t lines = lines_before_;
   uint64_t dropped = dropped_before_ + failed_lines_.value();
-  for (const WorkerAccessLog* log : logs_) {
-    lines += log->lines_.value();
-    dropped += log->dropped_.value();
-  }
-  page.AddCounter("dpa_access_log_lines_total", "Access records formatted.", {}, static_cast<double>(lines));
+  for (const WorkerAccessLog* log : logs_) dropped += log->dropped_.value();
+  page.AddCounter("dpa_access_log_lines_total", "Access records written.", {},
+                  static_cast<double>(written_lines_.value()));
   page.AddCounter("dpa_access_log_dropped_total",
-                  "Access records lost because the log could not be written fast enough.", {},
+                  "Access records lost because the log could not be written, or not fast enough.", {},
                   static_cast<double>(dropped));
 }
 

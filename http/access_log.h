@@ -4,8 +4,9 @@
 //     writer thread: queues --> write(2) --> empty blocks back to the worker
 //
 // The data path never waits for the disk or the terminal: when a worker's queue is full, its block is dropped and its
-// lines are counted (dpa_access_log_dropped_total). The newest lines go then, not the oldest: what is queued is in
-// order and on its way, and taking it back would need a lock. Nothing is dropped at an orderly end.
+// lines are counted (dpa_access_log_dropped_total). Every record is counted once, as a line written or as one dropped.
+// The newest lines go then, not the oldest: what is queued is in order and on its way, and taking it back would need a
+// lock. Nothing is dropped at an orderly end.
 //
 // Order: lines of one worker stand in the order in which their exchanges ended; those of several workers are
 // interleaved by block.
@@ -91,7 +92,6 @@ class WorkerAccessLog final : public AccessLog, private TimerWheel::Entry {
   HandoverQueue<LogBlock*, kBlocksMax> full_;
   HandoverQueue<LogBlock*, kBlocksMax> empty_;
   Counter dropped_;
-  Counter lines_;
   // Monotonic to wall clock, compared again every second.
   uint64_t wall_second_ns_ = 0;  // Monotonic time at which second_text_ began.
   std::array<char, 20> second_text_;
@@ -118,6 +118,7 @@ class AccessLogWriter {
   void Run();
   bool WriteQueued();
   void WriteOut(const LogBlock& block);
+  bool WriteAll(std::string_view& text);
   void OpenAgain();
 
   const std::string path_;
@@ -127,10 +128,11 @@ class AccessLogWriter {
   std::mutex write_mutex_;
   mutable std::mutex list_mutex_;
   std::vector<WorkerAccessLog*> logs_;
-  uint64_t lines_before_ = 0;
   uint64_t dropped_before_ = 0;
+  Counter written_lines_;
   Counter failed_lines_;
   bool failing_ = false;
+  bool torn_ = false;  // The last write ended inside of a line.
   std::atomic<uint32_t> wakes_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> reopen_{false};

@@ -17,8 +17,17 @@ constexpr Error kClientLeft{ErrorCode::kClosed, ErrorSource::kDownstream};
 
 const RequestHead kNoRequest;
 
-// Numbers of connections and exchanges are unique in the process and stay below 2^53, which JSON readers can hold.
-uint64_t Numbered(uint32_t worker_index, uint64_t number) { return uint64_t{worker_index} << 44 | number; }
+// What is known of a request whose head never became whole. For its record; nothing is done by it.
+void NoteStartLine(std::string_view head, size_t target_bytes_max, AccessRecord& record) {
+  constexpr size_t kMethodBytesMax = 32;
+  while (head.starts_with("\r\n")) head.remove_prefix(2);
+  const std::string_view line = head.substr(0, head.find_first_of("\r\n"));
+  const size_t space = std::min(line.find(' '), line.size());
+  record.method = line.substr(0, std::min(space, kMethodBytesMax));
+  if (space == line.size()) return;
+  const std::string_view target = line.substr(space + 1);
+  record.target = target.substr(0, std::min(target.find(' '), target_bytes_max));
+}
 
 }  // namespace
 
@@ -30,7 +39,7 @@ DownstreamConnection::DownstreamConnection(DownstreamContext& context, int fd, b
       receive_deadline_(context.worker.timers(), interrupter_, kClientTimeout),
       send_deadline_(context.worker.timers(), socket_, kClientTimeout),
       half_close_deadline_(context.worker.timers(), half_close_target_, kClientLeft),
-      connection_id_(Numbered(context.worker.index(), ++context.connections_count)),
+      connection_id_(context.NextConnectionId()),
       request_(&kNoRequest) {
   IpAddress address = is_unix ? IpAddress::Unix() : IpAddress();
   uint16_t port = 0;
@@ -63,7 +72,12 @@ Task<void> DownstreamConnection::Serve() {
       break;
     }
     BeginExchange(reader().request());
-    co_await context_.handler.Handle(exchange);
+    if (Overloaded()) {
+      constexpr std::string_view kMessage = "too many requests are under way";
+      static_cast<void>(co_await RespondError(Reason::kOverloaded, kMessage));
+    } else {
+      co_await context_.handler.Handle(exchange);
+    }
     ending = co_await EndExchange();
   }
   if (memory_) {
@@ -90,9 +104,11 @@ Task<Result<void>> DownstreamConnection::WaitForRequest() {
     reader().Detach();
     context_.GiveMemory(std::move(memory_));
   }
-  if (draining_) co_return std::unexpected(Error{ErrorCode::kCancelled});
+  const bool fresh = exchanges_count_ == 0;
+  if (draining_ && !fresh) co_return std::unexpected(Error{ErrorCode::kCancelled});
   idle_ = true;
-  receive_deadline_.ArmAfter(context_.options.keep_alive_timeout_ms);
+  receive_deadline_.ArmAfter(draining_ ? context_.options.drain_first_request_ms
+                                       : context_.options.keep_alive_timeout_ms);
   Result<BufferLease> lease = co_await socket_.Receive();
   receive_deadline_.Disarm();
   idle_ = false;
@@ -117,7 +133,11 @@ Task<DownstreamConnection::Ending> DownstreamConnection::RefuseHead(Error error)
   if (!reader().head_started()) co_return Ending::kClose;
   const HttpViolation violation = reader().violation();
   const bool timed_out = receive_deadline_.fired();
+  const std::string_view head = reader().head_so_far();
   BeginExchange(kNoRequest);
+  record_.head_ns = 0;
+  record_.request_head_bytes = head.size();
+  NoteStartLine(head, context_.options.parser.target_bytes_max, record_);
   if (violation == HttpViolation::kNone && !timed_out) {
     NoteClientError(error);
   } else {
@@ -143,6 +163,9 @@ void DownstreamConnection::BeginExchange(const RequestHead& head) {
   keep_alive_ = false;
   tunnel_ = false;
   client_failed_ = false;
+  body_bytes_max_ = UINT64_MAX;
+  body_waited_ms_ = 0;
+  body_refused_ = false;
   unread_pieces_ = {};
   unread_index_ = 0;
   continue_pending_ = head.expect_continue;
@@ -153,8 +176,9 @@ void DownstreamConnection::BeginExchange(const RequestHead& head) {
   identity.Begin(head, peer_, context_.options.identity, context_.ids);
 
   record_.connection_id = connection_id_;
-  record_.exchange_id = Numbered(context_.worker.index(), ++context_.exchanges_count);
+  record_.exchange_id = context_.NextExchangeId();
   record_.head_ns = context_.worker.now_ns();
+  record_.request_head_bytes = reader().message_bytes();
   record_.client = identity.client_text();
   record_.request_id = identity.ids().request_id;
   record_.trace_id = identity.ids().trace_id;
@@ -203,9 +227,17 @@ Task<bool> DownstreamConnection::DrainBody() {
   co_return true;
 }
 
+// Of this worker, the exchange that has just begun included.
+bool DownstreamConnection::Overloaded() const {
+  const uint32_t in_flight_max = context_.options.in_flight_max;
+  return in_flight_max != 0 && context_.metrics.requests_in_flight.value() > in_flight_max;
+}
+
 void DownstreamConnection::FinishRecord() {
   record_.finished_ns = context_.worker.ReadClockNs();
-  record_.request_body_bytes = reader().body().payload_bytes();
+  record_.request_body_bytes = reader_body_bytes();
+  record_.received_bytes = std::max(reader().message_bytes(), record_.request_head_bytes);
+  record_.sent_bytes = socket_.taken_bytes() - std::exchange(taken_recorded_, socket_.taken_bytes());
   // With source upstream it was not the client who failed, but we who gave up; RespondError has said why.
   const bool client_left = client_failed_ && client_error_.source != ErrorSource::kUpstream;
   if (tunnel_) {
@@ -242,7 +274,10 @@ void DownstreamConnection::EndByReason(Reason reason) {
 
 void DownstreamConnection::BeginDrain() {
   draining_ = true;
-  if (idle_) socket_.InterruptReceive(Error{ErrorCode::kCancelled});
+  if (!idle_) return;
+  // Who has just connected may have asked already: its first request is still answered.
+  if (exchanges_count_ == 0) return receive_deadline_.ArmAfter(context_.options.drain_first_request_ms);
+  socket_.InterruptReceive(Error{ErrorCode::kCancelled});
 }
 
 void DownstreamConnection::Abort(Error reason) {
@@ -261,18 +296,45 @@ Task<Result<void>> DownstreamConnection::SendContinue() {
   co_return co_await SendOut();
 }
 
+bool DownstreamConnection::LimitBody(uint64_t bytes_max) {
+  if (bytes_max == 0) return true;
+  body_bytes_max_ = bytes_max;
+  body_refused_ = request_->content_length > bytes_max;
+  return !body_refused_;
+}
+
 BodyPieces DownstreamConnection::TakePieces() {
   const BodyPieces pieces = reader().TakePieces();
+  body_refused_ = body_refused_ || BodyOverLimit();
+  if (body_refused_) return {};  // ReadPieces tells.
   if (pieces.bytes != 0) continue_pending_ = false;
   if (pieces.last) WatchIfWanted();
   return pieces;
 }
 
+// How long the client may take for its next bytes.
+uint64_t DownstreamConnection::BodyPatienceMs() const {
+  const DownstreamOptions& options = context_.options;
+  if (options.body_rate_min == 0) return options.body_timeout_ms;
+  const uint64_t earned_ms = options.body_grace_ms + reader_body_bytes() * 1000 / options.body_rate_min;
+  const uint64_t left_ms = earned_ms > body_waited_ms_ ? earned_ms - body_waited_ms_ : 1;
+  return options.body_timeout_ms == 0 ? left_ms : std::min(left_ms, options.body_timeout_ms);
+}
+
 Task<Result<BodyPieces>> DownstreamConnection::ReadPieces() {
-  receive_deadline_.ArmAfter(tunnel_ ? 0 : context_.options.body_timeout_ms);
+  constexpr Error kBodyTooLarge{ErrorCode::kTooLarge, ErrorSource::kDownstream};
+  if (body_refused_) co_return std::unexpected(kBodyTooLarge);
+  const TimerWheel& timers = context_.worker.timers();
+  const uint64_t asked_ms = timers.now_ms();
+  receive_deadline_.ArmAfter(tunnel_ ? 0 : BodyPatienceMs());
   socket_.StopWatching();
   const Result<BodyPieces> pieces = co_await reader().ReadPieces(ErrorSource::kDownstream);
   receive_deadline_.Disarm();
+  body_waited_ms_ += timers.now_ms() - asked_ms;
+  if (pieces && BodyOverLimit()) {
+    body_refused_ = true;
+    co_return std::unexpected(kBodyTooLarge);
+  }
   if (!pieces) {
     // A client that stalled, or broke HTTP, can still be told so; and a read that was interrupted says nothing about
     // the client.

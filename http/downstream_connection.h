@@ -72,6 +72,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   void HoldRoutes(RoutesPin pin) override { routes_ = std::move(pin); }
   void HoldUpstream(EndpointPin pin) override { upstream_ = std::move(pin); }
   const RequestForwarding& forwarding() const override { return memory_->identity.forwarding(); }
+  bool LimitBody(uint64_t bytes_max) override;
   Task<Result<void>> SendContinue() override;
   bool awaits_continue() const override { return continue_pending_ && !memory_->reader.has_surplus(); }
   BodyPieces TakePieces() override;
@@ -111,6 +112,10 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   void DescribeRequest();
   Task<Ending> EndExchange();
   Task<bool> DrainBody();
+  bool Overloaded() const;
+  uint64_t BodyPatienceMs() const;
+  bool BodyOverLimit() const { return reader_body_bytes() > body_bytes_max_; }
+  uint64_t reader_body_bytes() const { return memory_->reader.body().payload_bytes(); }
   void FinishRecord();
   void CountBytes();
   void NoteClientError(Error error);
@@ -164,10 +169,14 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   bool tunnel_ = false;            // The exchange has become a tunnel.
   bool client_failed_ = false;     // Reading from or sending to the client has failed; client_error_ says how.
   Error client_error_;
-  BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
+  uint64_t body_bytes_max_ = UINT64_MAX;
+  uint64_t body_waited_ms_ = 0;  // For the client's bytes.
+  bool body_refused_ = false;    // It is longer than body_bytes_max_: its rest is not read.
+  BodyPieces unread_pieces_;     // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
   uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.
   uint64_t sent_counted_ = 0;
+  uint64_t taken_recorded_ = 0;  // Of the bytes given to the socket: already in a record.
   uint64_t sends_counted_ = 0;
 
   // The server's list.

@@ -34,7 +34,9 @@ size_t TotalBytes(std::span<const iovec> pieces) {
 
 bool DownstreamConnection::KeepAliveWanted() const {
   const DownstreamOptions& options = context_.options;
-  if (!request_->keep_alive || request_->method.empty() || draining_ || client_failed_) return false;
+  if (!request_->keep_alive || request_->method.empty() || client_failed_) return false;
+  if (draining_ || context_.draining) return false;
+  if (body_refused_) return false;
   if (options.exchanges_max != 0 && exchanges_count_ >= options.exchanges_max) return false;
   const BodyDecoder& body = memory_->reader.body();
   if (body.done()) return true;
@@ -81,6 +83,7 @@ std::string_view DownstreamConnection::WriteOwnHead(const Response& response, Bo
   writer.Append("\r\n");
   DPA_ASSERT(!writer.failed());
   record_.status = response.status;
+  record_.response_head_bytes = writer.written().size();
   response_ = ResponseState::kStarted;
   return writer.written();
 }
@@ -207,8 +210,10 @@ Task<Result<void>> DownstreamConnection::ForwardHead(const ResponseHead& head, c
   if (!head.FindField("date")) added[added_count++] = {"Date", context_.date.At(context_.worker.now_ms())};
   for (const HeaderField& field : memory_->identity.answered()) added[added_count++] = field;
   memory_->out.Clear();
-  memory_->out.Add(WriteForwardedHead(head, framing, std::span(added).first(added_count)));
+  const std::string_view written = WriteForwardedHead(head, framing, std::span(added).first(added_count));
+  memory_->out.Add(written);
   record_.status = head.status;
+  record_.response_head_bytes = written.size();
   response_ = ResponseState::kStarted;
   co_return co_await ForwardBody(first);
 }
@@ -242,8 +247,10 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   tunnel_ = true;
   const ResponseFraming framing;
   memory_->out.Clear();
-  memory_->out.Add(WriteForwardedHead(head, framing, memory_->identity.answered()));
+  const std::string_view written = WriteForwardedHead(head, framing, memory_->identity.answered());
+  memory_->out.Add(written);
   record_.status = head.status;
+  record_.response_head_bytes = written.size();
   record_.upgraded_ns = context_.worker.now_ns();
   response_ = ResponseState::kStarted;
   response_framing_ = BodyFraming::kUntilClose;

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string_view>
 
@@ -34,6 +35,9 @@ class ExchangeRelay {
 
   // --- The request's body ---
 
+  // Bounds the request's body to `bytes_max` payload bytes (0: no bound). False: its Content-Length says already that
+  // it is longer. Otherwise a body that turns out to be longer ends ReadPieces with kTooLarge, source downstream.
+  virtual bool LimitBody(uint64_t bytes_max) = 0;
   // Sends `100 Continue` if the client waits for it and has sent no body yet. Before the response only.
   virtual Task<Result<void>> SendContinue() = 0;
   // The client waits for `100 Continue`: it has sent `Expect`, no body yet, and nothing has been answered.

@@ -16,6 +16,9 @@ constexpr std::array<std::string_view, static_cast<size_t>(UpstreamClose::kCount
     "max_requests", "idle_max", "not_reusable", "drain"};
 constexpr std::array<std::string_view, static_cast<size_t>(RetryCause::kCount)> kRetryLabels = {"unsent", "closed"};
 
+constexpr std::array<std::string_view, static_cast<size_t>(ShedCause::kCount)> kShedLabels = {
+    "connection_limit", "client_connection_limit"};
+
 // 499 is nobody's status on the wire, but stands in the record of clients that left.
 bool IsKnownStatus(int status) { return status == 499 || ReasonPhrase(status) != "Unknown"; }
 
@@ -36,13 +39,13 @@ void RequestCounters::Count(size_t route, int status, Reason reason) {
     const uint32_t found = slot.key.load(std::memory_order_relaxed);
     if (found == key) return slot.count.Add();
     if (found != 0) continue;
-    // A new combination: checked once, here. Past three quarters only codes of 0 are added, one per route and reason.
-    if (key != key_of(0) && (!IsKnownStatus(status) || used_count_ > kSlots * 3 / 4)) {
+    // A new combination: checked once, here. Past half only codes of 0 are added, one per route and reason.
+    if (key != key_of(0) && (!IsKnownStatus(status) || used_count_ >= kSlots / 2)) {
       key = key_of(0);
       probe = ((key * 2654435761u) >> 16) - 1;
       continue;
     }
-    if (used_count_ == kSlots - 1) return;
+    DPA_ASSERT(used_count_ < kSlots - 1);
     ++used_count_;
     slot.key.store(key, std::memory_order_release);
     return slot.count.Add();
@@ -87,7 +90,15 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   gauge("dpa_http_requests_in_flight", "Requests whose response has not ended.", requests_in_flight);
   gauge("dpa_http_connections", "Client connections that are open.", connections);
   counter("dpa_http_connections_total", "Client connections accepted.", connections_accepted);
-  counter("dpa_http_connections_shed_total", "Client connections refused at --max-connections.", connections_shed);
+  for (size_t i = 0; i < kShedLabels.size(); ++i) {
+    constexpr std::string_view kHelp = "Client connections refused, by reason; answered by a 503 or only closed.";
+    page.AddCounter("dpa_http_connections_shed_total", kHelp, {{"reason", kShedLabels[i]}, {"answered", "yes"}},
+                    static_cast<double>(connections_shed[i].value()));
+    page.AddCounter("dpa_http_connections_shed_total", kHelp, {{"reason", kShedLabels[i]}, {"answered", "no"}},
+                    static_cast<double>(connections_shed_silent[i].value()));
+  }
+  counter("dpa_http_accepts_out_of_descriptors_total",
+          "Times that accepting paused because the process had no file descriptor left.", accepts_out_of_descriptors);
   counter("dpa_http_received_bytes_total", "Bytes received from clients.", received_bytes);
   counter("dpa_http_sent_bytes_total", "Bytes sent to clients.", sent_bytes);
   counter("dpa_http_sends_total", "Sends to clients: answers to pipelined requests share them.", sends);

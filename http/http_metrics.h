@@ -38,7 +38,10 @@ class RequestCounters {
   }
 
  private:
-  static constexpr size_t kSlots = 512;  // A power of two; combinations that occur in practice are a few dozen.
+  // Combinations that occur in practice are a few dozen. When half of the slots are taken, codes are no longer told
+  // apart; what is left then has room for every route and reason, so that no request is ever left uncounted.
+  static constexpr size_t kSlots = 2048;  // A power of two.
+  static_assert(kRouteLabels.size() * kReasonsCount < kSlots / 2);
   struct Slot {
     std::atomic<uint32_t> key{0};  // route + 1, reason, status; 0: free.
     Counter count;
@@ -67,6 +70,7 @@ enum class RetryCause : uint8_t {
   kClosed,  // A reused connection ended before a byte of the answer, and the request may be repeated.
   kCount
 };
+enum class ShedCause : uint8_t { kConnectionLimit, kClientConnectionLimit, kCount };
 
 struct HttpMetrics {
   HttpMetrics();
@@ -76,7 +80,9 @@ struct HttpMetrics {
   Gauge requests_in_flight;
   Gauge connections;
   Counter connections_accepted;
-  Counter connections_shed;
+  std::array<Counter, static_cast<size_t>(ShedCause::kCount)> connections_shed;         // Told so with a 503.
+  std::array<Counter, static_cast<size_t>(ShedCause::kCount)> connections_shed_silent;  // Closed without an answer.
+  Counter accepts_out_of_descriptors;
   Counter received_bytes;
   Counter sent_bytes;
   Counter sends;
@@ -100,6 +106,9 @@ struct HttpMetrics {
   Counter receive_buffers_starved;
 
   void CountRequest(const AccessRecord& record);
+  void CountShed(ShedCause cause, bool answered) {
+    (answered ? connections_shed : connections_shed_silent)[static_cast<size_t>(cause)].Add();
+  }
   void CountConnect(ConnectResult result) { upstream_connects[static_cast<size_t>(result)].Add(); }
   void CountRetry(RetryCause cause) { upstream_retries[static_cast<size_t>(cause)].Add(); }
   void CountClose(UpstreamClose cause) { upstream_closes[static_cast<size_t>(cause)].Add(); }

@@ -50,6 +50,7 @@ HttpViolation MessageReader::violation() const {
 // --- Heads ---
 
 Task<Result<void>> MessageReader::ReadHead(ErrorSource source) {
+  message_bytes_ = 0;
   parser_.SetRequestMethod(answers_head_ ? "HEAD" : "");
   ParseStatus status = rest_.empty() ? ParseStatus::kNeedMore : FeedInPlace();
   while (status == ParseStatus::kNeedMore) {
@@ -74,6 +75,7 @@ Task<Result<void>> MessageReader::ReadHead(ErrorSource source) {
     }
   }
   if (status == ParseStatus::kViolation) co_return std::unexpected(ErrorOf(parser_.violation(), source));
+  message_bytes_ = parser_.head_size();
   co_return Result<void>();
 }
 
@@ -120,6 +122,7 @@ bool MessageReader::Decode() {
   while (pieces_count_ < kPiecesMax && decoder_.state() == BodyDecoder::State::kMore && !rest_.empty()) {
     const BodyDecoder::Step step = decoder_.Decode(rest_);
     rest_.remove_prefix(step.consumed);
+    message_bytes_ += step.consumed;
     if (step.payload.empty()) continue;
     pieces_[pieces_count_++] = {const_cast<char*>(step.payload.data()), step.payload.size()};
     pieces_bytes_ += step.payload.size();

@@ -62,6 +62,10 @@ class MessageReader {
   const RequestHead& request() const { return parser_.request(); }
   const ResponseHead& response() const { return parser_.response(); }
   size_t head_bytes() const { return parser_.head_size(); }
+  // What has come of a head that failed to become whole. REQUIRES: ReadHead has just failed.
+  std::string_view head_so_far() const { return head_copy_.empty() ? rest_ : head_copy_.view(); }
+  // Bytes of this message that have been read: its head, and its body with framing.
+  uint64_t message_bytes() const { return message_bytes_; }
   // What was wrong with the head or the body. kNone if nothing was.
   HttpViolation violation() const;
   // The answers that are read from now on are to a request with `method`; for responses, before each ReadHead.
@@ -105,6 +109,7 @@ class MessageReader {
   const MessageParser::Role role_;
   Socket* socket_ = nullptr;
   bool answers_head_ = false;
+  uint64_t message_bytes_ = 0;
   bool head_in_current_ = false;  // The head lies in current_, which must stay.
 
   BufferLease current_;                     // Where rest_ lies.

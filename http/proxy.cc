@@ -45,6 +45,8 @@ std::string_view MessageOf(Reason reason) {
       return "no connection to the next API server came free in time";
     case Reason::kDelegatePoolFull:
       return "too many requests are waiting for the next API server";
+    case Reason::kOutOfDescriptors:
+      return "no file descriptor is left to connect to the next API server";
     default:
       return "the request could not be forwarded";
   }
@@ -195,9 +197,13 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   upstreams.retries().CountRequest(worker_.now_ms());
   BodyPieces first;
   EndpointPin failed;
+  if (!exchange.relay()->LimitBody(options_.request_body_bytes_max)) {
+    co_return co_await Fail(exchange, Reason::kBodyTooLarge);
+  }
   for (bool first_attempt = true;; first_attempt = false) {
     exchange.CancelWhenClientGone(&waiting);
-    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, waiting, failed.get());
+    Result<UpstreamGroup::Choice> choice =
+        co_await upstreams.Acquire(freshness, record.waits, waiting, failed.get());
     exchange.CancelWhenClientGone(nullptr);
     if (!choice) {
       const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());

@@ -33,6 +33,7 @@ struct ProxyOptions {
   // --delegate-request-timeout: from the request's head to the last byte of its answer, tunnels excepted. 0: none,
   // since watches and log streams live as long as somebody looks.
   uint64_t request_timeout_ms = 0;
+  uint64_t request_body_bytes_max = 0;  // --max-request-body-bytes; beyond it: 413. 0: no limit.
   ForwardOptions forward;
   UpstreamGroupOptions group;
   UpstreamPoolOptions upstream;

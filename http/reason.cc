@@ -1,6 +1,7 @@
 #include "http/reason.h"
 
 #include <array>
+#include <cerrno>
 
 #include "core/assert.h"
 
@@ -31,6 +32,9 @@ constexpr std::array<Row, kReasonsCount> kTable = {{
     {Reason::kClientWriteTimeout, {"client_write_timeout", 499, "", false}},
     {Reason::kBadProxyHeader, {"bad_proxy_header", 400, "", false}},
     {Reason::kConnectionLimit, {"connection_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kClientConnectionLimit, {"client_connection_limit", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kOverloaded, {"overloaded", 503, "ServiceUnavailable", kRetryLater}},
+    {Reason::kOutOfDescriptors, {"out_of_descriptors", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kShuttingDown, {"shutting_down", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kTunnelLimit, {"tunnel_limit", 503, "ServiceUnavailable", kRetryLater}},
     {Reason::kTunnelIdleTimeout, {"tunnel_idle_timeout", 504, "Timeout", false}},
@@ -187,6 +191,8 @@ Reason ReasonFromViolation(HttpViolation violation) {
 }
 
 Reason ReasonFromError(const Error& error) {
+  // Connecting has failed for want of a descriptor: nobody's fault but ours.
+  if (error.os_errno == EMFILE || error.os_errno == ENFILE) return Reason::kOutOfDescriptors;
   switch (error.source) {
     case ErrorSource::kDownstream:
       return FromDownstream(error);

@@ -20,7 +20,7 @@ enum class Reason : uint8_t {
   // The client's request.
   kBadRequest,          // 400: breaks RFC 9110 or 9112; the message says how. The connection is closed.
   kHeaderTimeout,       // 408: no whole head inside --client-header-timeout.
-  kBodyTimeout,         // 408: the body stalled for --client-body-timeout.
+  kBodyTimeout,         // 408: the body stalled for --client-body-timeout, or came below --client-body-min-rate.
   kHeaderTooLarge,      // 431
   kTargetTooLong,       // 414
   kBodyTooLarge,        // 413
@@ -31,12 +31,15 @@ enum class Reason : uint8_t {
   kClientWriteTimeout,  // Log only: the client stopped reading the answer.
   kBadProxyHeader,      // Log only: no valid PROXY header from a peer of --proxy-protocol-from; closed at once.
   // Ourselves.
-  kConnectionLimit,    // 503
-  kShuttingDown,       // 503; of a tunnel, log only: ended at the drain deadline.
-  kTunnelLimit,        // 503: --tunnels-per-worker reached.
-  kTunnelIdleTimeout,  // Log only: --tunnel-idle-timeout without a byte either way.
-  kNotFound,           // 404: no route and no delegate; or no such local path.
-  kInternal,           // 500
+  kConnectionLimit,        // 503: --max-connections.
+  kClientConnectionLimit,  // 503: --max-connections-per-client.
+  kOverloaded,             // 503: --requests-in-flight-per-worker.
+  kOutOfDescriptors,       // 503: no file descriptor was left to connect with.
+  kShuttingDown,           // 503; of a tunnel, log only: ended at the drain deadline.
+  kTunnelLimit,            // 503: --tunnels-per-worker reached.
+  kTunnelIdleTimeout,      // Log only: --tunnel-idle-timeout without a byte either way.
+  kNotFound,               // 404: no route and no delegate; or no such local path.
+  kInternal,               // 500
   // The delegate, or an HTTP backend.
   kDelegateRefused,         // 502: nobody listens.
   kDelegateUnreachable,     // 502

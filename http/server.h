@@ -1,18 +1,25 @@
 // HttpServer is one worker's share of the listening addresses of one kind (data, or admin): it accepts connections,
-// serves them, bounds their number, and drains.
+// serves them, sheds those beyond the limits, and drains.
 //
 //     listening --Drain--> no new ones; idle ones closed; busy ones finish --deadline--> the rest aborted --> drained
+//
+// Accepting never stops: a full house answers each new connection with a 503 at once, which costs less than a request
+// would, and leaves a record of it. How many of these goodbyes are under way is bounded, too; beyond that a connection
+// is only closed, and counted.
 
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/listener.h"
 #include "core/task.h"
 #include "core/worker.h"
+#include "http/connection_limiter.h"
 #include "http/downstream_connection.h"
 #include "http/downstream_context.h"
 
@@ -21,11 +28,16 @@ namespace dpa {
 struct HttpServerOptions {
   DownstreamOptions downstream;
   ListenerOptions listener;
-  uint32_t connections_max = 0;  // Of this worker. Beyond it a new one gets a 503 and is closed. 0: no limit.
+  // Beyond it a new one gets a 503 and is closed. 0: no limit. Of this server alone: for one that shares no limiter.
+  uint32_t connections_max = 0;
+  ConnectionLimiter* limiter = nullptr;  // Shared with other workers' servers; outlives this one.
 };
 
 class HttpServer final : private TurnObserver {
  public:
+  // Connections that are told "503" and lingered for at once; beyond it they are only closed.
+  static constexpr uint32_t kSheddingMax = 128;
+
   // All outlive the server; `access_log` may be nullptr. REQUIRES: on the worker's thread, from here to the end.
   HttpServer(Worker& worker, ExchangeHandler& handler, const HttpServerOptions& options, HttpMetrics& metrics,
              AccessLog* access_log);
@@ -60,24 +72,32 @@ class HttpServer final : private TurnObserver {
     HttpServer& server_;
   };
 
-  // Connections that are told "503" and lingered for at once; beyond it they are only closed.
-  static constexpr uint32_t kSheddingMax = 64;
+  struct ShedResponse {
+    ShedResponse(BytePool& bytes, ShedCause cause);
+    std::string text;
+    size_t head_bytes = 0;
+  };
 
   void OnTurn() override;
-  Task<void> ServeConnection(int fd, bool is_unix);
-  Task<void> Shed(int fd, bool is_unix);
+  Task<void> ServeConnection(int fd, bool is_unix, ConnectionLimiter::Ticket ticket);
+  Task<void> Shed(int fd, bool is_unix, ShedCause cause);
+  void RecordShed(const Socket& socket, uint64_t started_ns, ShedCause cause);
   void Link(DownstreamConnection& connection);
   void Unlink(DownstreamConnection& connection);
 
   Worker& worker_;
   const HttpServerOptions options_;
   HttpMetrics& metrics_;
+  ConnectionLimiter own_limiter_;
+  ConnectionLimiter& limiter_;
+  std::array<ShedResponse, static_cast<size_t>(ShedCause::kCount)> shed_responses_;
   DownstreamContext context_;
   TaskScope tasks_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   DownstreamConnection* first_ = nullptr;
   uint32_t connections_count_ = 0;
   uint32_t shedding_count_ = 0;
+  bool drained_ = false;
 };
 
 }  // namespace dpa

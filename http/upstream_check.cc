@@ -53,7 +53,8 @@ Task<void> UpstreamCheck::Run() {
 }
 
 Task<bool> UpstreamCheck::Ask(Cancellation& cancel) {
-  Result<UpstreamPool::Lease> lease = co_await pool_.Acquire(UpstreamPool::Freshness::kNew, cancel);
+  UpstreamWaits waits;
+  Result<UpstreamPool::Lease> lease = co_await pool_.Acquire(UpstreamPool::Freshness::kNew, waits, cancel);
   if (!lease) co_return false;
   UpstreamConnection& connection = lease->connection();
   const std::array<HeaderField, 2> fields = {HeaderField{"User-Agent", "dataplane-aggregator/health-check"},

@@ -144,8 +144,8 @@ void UpstreamGroup::Collect(MetricsPage& page) const {
 
 // --- Choosing ---
 
-Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness, Cancellation& cancel,
-                                                           const UpstreamEndpoint* avoid) {
+Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshness freshness, UpstreamWaits& waits,
+                                                           Cancellation& cancel, const UpstreamEndpoint* avoid) {
   Tried tried;
   if (avoid != nullptr) tried.Add(avoid);
   Error error{ErrorCode::kUnreachable, ErrorSource::kUpstream, true};
@@ -157,7 +157,7 @@ Task<Result<UpstreamGroup::Choice>> UpstreamGroup::Acquire(UpstreamPool::Freshne
     }
     if (chosen == nullptr) break;
     EndpointPin endpoint(chosen);
-    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness, cancel);
+    Result<UpstreamPool::Lease> lease = co_await endpoint->pool.Acquire(freshness, waits, cancel);
     if (lease) co_return Choice{std::move(endpoint), std::move(*lease)};
     error = lease.error();
     if (cancel.cancelled() || draining_) break;

@@ -55,7 +55,8 @@ class UpstreamGroup final : private TurnObserver {
 
   // `avoid`: an endpoint that has just failed this request; taken only if there is no other.
   // Errors: those of UpstreamPool::Acquire, of the endpoint tried last; kUnreachable if no address is known.
-  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness, Cancellation& cancel,
+  // What it waited for is added to `waits`.
+  Task<Result<Choice>> Acquire(UpstreamPool::Freshness freshness, UpstreamWaits& waits, Cancellation& cancel,
                                const UpstreamEndpoint* avoid = nullptr);
   // How an attempt with what Acquire gave has ended. Once per attempt.
   void Report(UpstreamEndpoint& endpoint, UpstreamOutcome outcome);

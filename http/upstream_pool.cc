@@ -111,16 +111,19 @@ UpstreamPool::UpstreamPool(Worker& worker, const Address& address, const Upstrea
 
 UpstreamPool::~UpstreamPool() { DPA_ASSERT(leased_count_ == 0 && idle_count_ == 0 && waiting_count_ == 0); }
 
-Task<Result<UpstreamPool::Lease>> UpstreamPool::Acquire(Freshness freshness, Cancellation& cancel) {
+Task<Result<UpstreamPool::Lease>> UpstreamPool::Acquire(Freshness freshness, UpstreamWaits& waits,
+                                                         Cancellation& cancel) {
   if (draining_) co_return std::unexpected(Refusal(ErrorCode::kCancelled));
   if (leased_count_ >= options_.leases_max) {
+    const uint64_t began_ns = worker_.now_ns();
     const Result<void> slot = co_await TakeSlot(cancel);
+    waits.queue_ns += worker_.now_ns() - began_ns;
     if (!slot) co_return std::unexpected(slot.error());
   } else {
     CountSlots(1);
   }
   UpstreamConnection* connection = TakeIdle(freshness);
-  if (connection == nullptr) co_return co_await ConnectNew(cancel);
+  if (connection == nullptr) co_return co_await ConnectNew(waits, cancel);
   metrics_.upstream_reuses.Add();
   connection->BeginExchange();
   co_return Lease(*connection);
@@ -148,11 +151,13 @@ void UpstreamPool::ReleaseSlot() {
   if (leased_count_ == 0) slots_returned_.Notify();
 }
 
-Task<Result<UpstreamPool::Lease>> UpstreamPool::ConnectNew(Cancellation& cancel) {
+Task<Result<UpstreamPool::Lease>> UpstreamPool::ConnectNew(UpstreamWaits& waits, Cancellation& cancel) {
   metrics_.upstream_leased.Add(-1);
   metrics_.upstream_connecting.Add(1);
+  const uint64_t began_ns = worker_.ReadClockNs();
   const Result<int> fd =
       co_await Connect(worker_, address_, options_.connect_timeout_ms, ErrorSource::kUpstream, &cancel);
+  waits.connect_ns += worker_.ReadClockNs() - began_ns;
   metrics_.upstream_connecting.Add(-1);
   metrics_.upstream_leased.Add(1);
   const ErrorCode failure = cancel.cancelled() ? ErrorCode::kCancelled : fd ? ErrorCode::kInternal : fd.error().code;

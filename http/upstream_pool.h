@@ -90,7 +90,8 @@ class UpstreamPool final : private TimerWheel::Entry {
   // Lends an idle connection, or connects; `cancel` ends the waiting for either.
   // Errors, all retry_safe, source upstream: kShed (queue full), kQueueTimeout, kRefused, kUnreachable, kTimeout,
   // kCancelled (draining). Besides: the reason of `cancel`.
-  Task<Result<Lease>> Acquire(Freshness freshness, Cancellation& cancel);
+  // What it waited for is added to `waits`.
+  Task<Result<Lease>> Acquire(Freshness freshness, UpstreamWaits& waits, Cancellation& cancel);
 
   // Closes idle connections and turns waiting exchanges away. Completes when the last lease has come back.
   Task<void> Drain();
@@ -108,7 +109,7 @@ class UpstreamPool final : private TimerWheel::Entry {
   // A slot, or what stands against it. The slot is counted in leased_count_.
   Task<Result<void>> TakeSlot(Cancellation& cancel);
   void ReleaseSlot();
-  Task<Result<Lease>> ConnectNew(Cancellation& cancel);
+  Task<Result<Lease>> ConnectNew(UpstreamWaits& waits, Cancellation& cancel);
   UpstreamConnection* TakeIdle(Freshness freshness);
   void Return(UpstreamConnection& connection, bool reusable);
   std::optional<UpstreamClose> WhyNotKept(const UpstreamConnection& connection, bool reusable) const;

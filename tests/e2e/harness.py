@@ -13,8 +13,10 @@ import ctypes
 import hashlib
 import http.client
 import json
+import mmap
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -45,6 +47,11 @@ CONNECTIONS_QUERY_PATH = f"{BASE}/connections/{UID}/query"
 REASON = {
     "bad_request": "bad_request",
     "header_too_large": "header_too_large",
+    "target_too_long": "target_too_long",
+    "connections": "connection_limit",
+    "client_connections": "client_connection_limit",
+    "overloaded": "overloaded",
+    "descriptors": "out_of_descriptors",
     "body_too_large": "body_too_large",
     "method": "method_not_allowed",
     "client_closed": "client_closed",
@@ -71,6 +78,10 @@ REASON = {
 }
 METRIC = {
     "requests": "dpa_http_requests_total",
+    "connections": "dpa_http_connections",
+    "shed": "dpa_http_connections_shed_total",
+    "log_lines": "dpa_access_log_lines_total",
+    "log_dropped": "dpa_access_log_dropped_total",
     "pool_connects": "dpa_upstream_connects_total",
     "pool_reuses": "dpa_upstream_reuses_total",
     "plugin_requests": "grafana_plugin_request_total",
@@ -146,6 +157,13 @@ _LIBC = ctypes.CDLL(None)
 
 def _die_with_parent():
     _LIBC.prctl(1, signal.SIGKILL)
+
+
+def checks_undefined_behaviour():
+    """The binary under test looks for undefined behaviour, for which it opens pipes of its own: when no descriptor is
+    left it takes every object for a broken one."""
+    with open(BINARY, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"__ubsan_handle_dynamic_type_cache_miss") >= 0
 
 
 def processes_below(folder):
@@ -246,7 +264,12 @@ def once(address, method, path, body=None, headers=None, timeout=PATIENCE):
 class Process:
     """A child process with its output in files of its own folder."""
 
-    def __init__(self, name, arguments, folder, env=None, cwd=None):
+    def __init__(self, name, arguments, folder, env=None, cwd=None, files_max=None):
+        def prepare():
+            _die_with_parent()
+            if files_max:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+
         self.name = name
         self.stdout_path = os.path.join(folder, f"{name}.stdout")
         self.stderr_path = os.path.join(folder, f"{name}.stderr")
@@ -258,7 +281,7 @@ class Process:
                 stderr=err,
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
-                preexec_fn=_die_with_parent,
+                preexec_fn=prepare,
             )
         self.pid = self.popen.pid
 
@@ -310,6 +333,7 @@ class Aggregator:
         env=None,
         ready=True,
         unix_listen=False,
+        files_max=None,
     ):
         self.folder = tempfile.mkdtemp(prefix="dpa-e2e-")
         self.services_dir = os.path.join(self.folder, "services")
@@ -346,6 +370,7 @@ class Aggregator:
         self.flags += list(flags)
         self._wait_ready = ready
         self.env = env
+        self.files_max = files_max
         self.process = None
 
     def __enter__(self):
@@ -369,7 +394,9 @@ class Aggregator:
     def start(self):
         if not os.access(BINARY, os.X_OK):
             raise AssertionError(f"{os.path.relpath(BINARY, ROOT)} is not built")
-        self.process = Process("aggregator", [BINARY] + self.flags, self.folder, self.env)
+        self.process = Process(
+            "aggregator", [BINARY] + self.flags, self.folder, self.env, files_max=self.files_max
+        )
         try:
             if self._wait_ready:
                 wait_until(self._ready_or_gone, "the aggregator is ready")
@@ -600,8 +627,8 @@ class EchoDelegate:
 
     /echo: the body of the request. /head: JSON of the request line, headers in order, and the body's length and
     SHA-256. /chunks: the body in chunks, with trailers if the request says TE: trailers. /slow: the head, then half a
-    body, then nothing. /reset: closes without an answer. /never: no answer until the client goes. /early: answers
-    before it read the body.
+    body, then nothing. /cut: the head, then half a body, then the end. /reset: closes without an answer. /never: no
+    answer until the client goes. /early: answers before it read the body.
     """
 
     def __init__(self):
@@ -658,6 +685,9 @@ class EchoDelegate:
             self.requests.append((method, target, headers, body, trailers))
         if path == "/never":
             reader.read(1)
+            return False
+        if path == "/cut":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf.")
             return False
         if path == "/slow":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf.")

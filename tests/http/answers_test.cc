@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -152,6 +154,56 @@ TEST(AccessLines, SayWhoEndedAFailedExchange) {
   EXPECT_EQ(line["ended_by"], "upstream");
   EXPECT_EQ(line["retries"], 1);
   EXPECT_FALSE(line.contains("t_response_head"));
+  EXPECT_EQ(line["phase"], "response_head");
+}
+
+TEST(AccessLines, HaveSpansThatAddUp) {
+  AccessRecord record = SampleRecord();
+  record.waits = {.queue_ns = 300'000, .connect_ns = 400'000};
+  // The last one: the answer came before the request had been sent, or the request never was.
+  for (const uint64_t sent_ns : {1'001'500'000, 1'021'000'000, 0}) {
+    record.request_sent_ns = sent_ns;
+    std::string out;
+    AppendAccessLine(out, record, "t");
+    const json line = json::parse(out);
+    double sum = 0;
+    for (const char* span : {"t_head", "t_upstream", "t_request", "t_response_head", "t_response"})
+      sum += line.at(span).get<double>();
+    EXPECT_NEAR(sum, line["t_total"].get<double>(), 0.005) << out;
+    EXPECT_DOUBLE_EQ(line["t_queue"], 0.3);
+    EXPECT_DOUBLE_EQ(line["t_connect"], 0.4);
+  }
+}
+
+TEST(AccessLines, SayHowFarAFailedExchangeHadCome) {
+  const auto phase = [](auto change) {
+    AccessRecord record = SampleRecord();
+    record.reason = Reason::kClientClosed;
+    change(record);
+    return std::string(PhaseOf(record));
+  };
+  const auto stop_before_upstream = [](AccessRecord& r) {
+    r.upstream_ready_ns = r.request_sent_ns = r.response_head_ns = 0;
+  };
+  EXPECT_EQ(phase([](AccessRecord&) {}), "response");
+  EXPECT_EQ(phase([](AccessRecord& r) { r.response_head_ns = 0; }), "response_head");
+  EXPECT_EQ(phase([](AccessRecord& r) { r.response_head_ns = r.request_sent_ns = 0; }), "request");
+  EXPECT_EQ(phase(stop_before_upstream), "route");
+  EXPECT_EQ(phase([&](AccessRecord& r) {
+              stop_before_upstream(r);
+              r.waits.connect_ns = 1;
+            }),
+            "connect");
+  EXPECT_EQ(phase([&](AccessRecord& r) {
+              stop_before_upstream(r);
+              r.reason = Reason::kDelegatePoolFull;
+            }),
+            "queue");
+  EXPECT_EQ(phase([&](AccessRecord& r) {
+              stop_before_upstream(r);
+              r.head_ns = 0;
+            }),
+            "head");
 }
 
 class AccessLogFile : public ::testing::Test {
@@ -229,6 +281,53 @@ TEST_F(AccessLogFile, DropsAndCountsRatherThanWaits) {
   drain.join();
   close(reader);
   EXPECT_EQ(lines, kWritten - dropped);
+}
+
+TEST_F(AccessLogFile, CountsExactlyWhatAFullDiskSwallowed) {
+  // Goal: every record is counted once, written or dropped, and one torn line spoils no other. Method: a limit on the
+  // size of files cuts a write in the middle, as a full disk does; then there is room again.
+  struct sigaction ignore {};
+  struct sigaction before {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGXFSZ, &ignore, &before);
+  rlimit unlimited;
+  getrlimit(RLIMIT_FSIZE, &unlimited);
+  constexpr uint64_t kWritten = 3000;
+  auto writer = AccessLogWriter::Open(path_).value();
+  auto thread = WorkerThread::Start({}).value();
+  std::unique_ptr<WorkerAccessLog> log;
+  const rlimit little{100'001, unlimited.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &little);
+  const auto write_some = [&](uint64_t count) {
+    thread->Run([&](Worker& worker) {
+      if (!log) log = std::make_unique<WorkerAccessLog>(worker, *writer);
+      for (uint64_t n = 0; n < count; ++n) log->Write(SampleRecord());
+    });
+  };
+  const auto dropped = [&] {
+    MetricsPage page;
+    writer->Collect(page);
+    const std::string text = page.Text();
+    const std::string name = "\ndpa_access_log_dropped_total ";
+    return std::stoull(text.substr(text.find(name) + name.size()));
+  };
+  write_some(kWritten / 2);
+  for (int i = 0; i < 5000 && dropped() == 0; ++i) usleep(1000);
+  EXPECT_GT(dropped(), 0u);
+  thread->Run([&](Worker&) { log.reset(); });
+  setrlimit(RLIMIT_FSIZE, &unlimited);
+  sigaction(SIGXFSZ, &before, nullptr);
+  write_some(kWritten / 2);
+  thread->Run([&](Worker&) { log.reset(); });
+  thread->Stop();
+  const uint64_t lost = dropped();
+  writer.reset();
+  std::ifstream file(path_);
+  uint64_t whole = 0;
+  uint64_t torn = 0;
+  for (std::string line; std::getline(file, line);) ++(json::accept(line) ? whole : torn);
+  EXPECT_EQ(whole + lost, kWritten);
+  EXPECT_LE(torn, 1u);
 }
 
 TEST_F(AccessLogFile, IsOpenedAnewAfterARotation) {

@@ -19,6 +19,7 @@ ProxyOptions MakeProxyOptions(const Options& options) {
   ProxyOptions made;
   for (const ServiceType type : PluginClient::implemented())
     made.implemented_types |= 1u << static_cast<uint32_t>(type);
+  made.request_body_bytes_max = options.max_request_body_bytes;
   made.request_timeout_ms = Milliseconds(options.delegate_request_timeout);
   made.forward.expect_continue_timeout_ms = Milliseconds(options.expect_continue_timeout);
   made.forward.tunnel_idle_timeout_ms = Milliseconds(options.tunnel_idle_timeout);
@@ -53,10 +54,12 @@ ProxyOptions MakeProxyOptions(const Options& options) {
 
 }  // namespace
 
-HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections_max) {
+HttpServerOptions MakeServerOptions(const Options& options) {
   HttpServerOptions made;
   made.downstream.header_timeout_ms = Milliseconds(options.client_header_timeout);
   made.downstream.body_timeout_ms = Milliseconds(options.client_body_timeout);
+  made.downstream.body_rate_min = options.client_body_min_rate;
+  made.downstream.body_grace_ms = Milliseconds(options.client_body_grace);
   made.downstream.send_timeout_ms = Milliseconds(options.client_send_timeout);
   made.downstream.half_close_timeout_ms = Milliseconds(options.client_half_close_timeout);
   made.downstream.keep_alive_timeout_ms = Milliseconds(options.keepalive_timeout);
@@ -65,10 +68,28 @@ HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections
   made.downstream.identity.forwarded_header = options.forwarded_header;
   made.downstream.identity.request_ids = options.request_id;
   made.downstream.identity.trace_contexts = options.trace_context;
+  made.downstream.exchanges_max = options.max_requests_per_connection;
+  if (options.keepalive_timeout == Options::Duration(0)) {
+    // One request each; it is waited for as long as its head would be.
+    made.downstream.exchanges_max = 1;
+    made.downstream.keep_alive_timeout_ms = made.downstream.header_timeout_ms;
+  }
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
-  made.connections_max = connections_max;
+  made.downstream.parser.target_bytes_max = static_cast<uint32_t>(options.max_target_bytes);
+  made.downstream.parser.fields_max = static_cast<uint16_t>(options.max_header_fields);
   return made;
 }
+
+namespace {
+
+HttpServerOptions MakeDataServerOptions(const DataPlaneShared& shared) {
+  HttpServerOptions made = MakeServerOptions(shared.options);
+  made.downstream.in_flight_max = shared.options.requests_in_flight_per_worker;
+  made.limiter = shared.connections;
+  return made;
+}
+
+}  // namespace
 
 DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
     : access_log_(shared.access_log == nullptr ? nullptr
@@ -76,11 +97,7 @@ DataPlane::DataPlane(Worker& worker, DataPlaneShared& shared)
       plugins_(worker, shared.control.plugins(), shared.control.contexts(), MakePluginOptions(shared.options)),
       proxy_(worker, shared.control.routes(), shared.control.upstreams(), shared.options.delegates, &plugins_,
              &shared.local, MakeProxyOptions(shared.options), metrics_),
-      server_(worker, proxy_,
-              MakeServerOptions(
-                  shared.options,
-                  static_cast<uint32_t>((shared.connections_max + shared.workers_count - 1) / shared.workers_count)),
-              metrics_, access_log_.get()) {}
+      server_(worker, proxy_, MakeDataServerOptions(shared), metrics_, access_log_.get()) {}
 
 DataPlane::~DataPlane() = default;
 

@@ -31,10 +31,11 @@ struct DataPlaneShared {
   LocalPaths& local;
   AccessLogWriter* access_log = nullptr;  // nullptr: off.
   uint32_t workers_count = 1;
-  uint64_t connections_max = 0;  // Of all workers together.
+  ConnectionLimiter* connections = nullptr;  // nullptr: no limit.
 };
 
-HttpServerOptions MakeServerOptions(const Options& options, uint32_t connections_max);
+// What --max-… and the timeouts towards clients say. Nothing that bounds connections.
+HttpServerOptions MakeServerOptions(const Options& options);
 
 class DataPlane {
  public:

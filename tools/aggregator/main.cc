@@ -43,12 +43,13 @@ class Aggregator {
       : options_(options),
         control_(options, PluginClient::implemented()),
         local_(checks_, kVersion, false),
-        shared_{options, control_, local_, nullptr, 1, 0} {}
+        shared_{options, control_, local_, nullptr, 1, nullptr} {}
 
   int Run();
 
  private:
   std::expected<void, std::string> Prepare();
+  void LimitConnections(uint64_t files);
   std::expected<void, std::string> OpenAddresses();
   std::expected<void, std::string> StartWorkers();
   std::expected<void, std::string> StartAdmin();
@@ -71,6 +72,8 @@ class Aggregator {
   LocalPaths local_;
   MetricsRegistry metrics_;
   std::unique_ptr<AccessLogWriter> access_log_;
+  uint64_t connections_max_ = 0;  // Of all workers together.
+  std::unique_ptr<ConnectionLimiter> connections_;
   DataPlaneShared shared_;
   std::vector<Listening> listening_;
   Listening admin_listening_;
@@ -140,7 +143,7 @@ std::expected<void, std::string> Aggregator::Prepare() {
                         : options_.cpus.empty() ? cpus.size()
                                                 : options_.cpus.size();
   shared_.workers_count = static_cast<uint32_t>(wanted);
-  shared_.connections_max = options_.max_connections != 0 ? options_.max_connections : ConnectionsForFiles(files);
+  LimitConnections(files);
 
   if (options_.access_log != "off") {
     std::expected<std::unique_ptr<AccessLogWriter>, std::string> log = AccessLogWriter::Open(options_.access_log);
@@ -155,6 +158,25 @@ std::expected<void, std::string> Aggregator::Prepare() {
                     problems.size() == 1 ? "" : fmt::format(" (and {} more; see --check)", problems.size() - 1)));
   }
   return {};
+}
+
+void Aggregator::LimitConnections(uint64_t files) {
+  const uint64_t possible = ConnectionsForFiles(files, shared_.workers_count);
+  connections_max_ = options_.max_connections != 0 ? options_.max_connections : possible;
+  if (connections_max_ > possible) {
+    LogWarn("few_descriptors", "max_connections={} open_files={} wanted={} remedy=\"raise LimitNOFILE (ulimit -n)\"",
+            connections_max_, files, FilesForConnections(connections_max_, shared_.workers_count));
+  }
+  // A proxy of the operator's carries the connections of many clients.
+  const ConnectionLimiterOptions limits{
+      .connections_max = connections_max_,
+      .connections_per_client_max = options_.max_connections_per_client,
+      .exempt = [this](const Address& address) {
+        const IpAddress peer = IpAddress::FromSocketAddress(address.get(), address.bytes());
+        return options_.trusted_proxies.Contains(peer) || options_.proxy_protocol_from.Contains(peer);
+      }};
+  connections_ = std::make_unique<ConnectionLimiter>(limits);
+  shared_.connections = connections_.get();
 }
 
 std::expected<void, std::string> OpenOne(const std::string& text, uint32_t count, Listening& into) {
@@ -213,7 +235,8 @@ std::expected<void, std::string> Aggregator::StartAdmin() {
   admin_thread_ = std::move(*started);
   admin_ = std::make_unique<AdminHandler>(metrics_, checks_, kVersion, [this] { return StatusJson(); });
   admin_thread_->Run([this](Worker& worker) {
-    HttpServerOptions server = MakeServerOptions(options_, 1024);
+    HttpServerOptions server = MakeServerOptions(options_);
+    server.connections_max = 1024;
     server.downstream.identity.proxy_protocol_from = {};  // Scrapers and probes come straight here.
     admin_server_ = std::make_unique<HttpServer>(worker, *admin_, server, admin_metrics_, nullptr);
     admin_server_->Listen(admin_listening_.fds.front(), admin_listening_.address.is_unix());
@@ -242,7 +265,7 @@ void Aggregator::RegisterMetrics() {
                   1);
     page.AddGauge("dpa_workers", "Data plane threads.", {}, shared_.workers_count);
     page.AddGauge("dpa_http_connections_max", "Client connections that are served at once; beyond it they are shed.",
-                  {}, static_cast<double>(shared_.connections_max));
+                  {}, static_cast<double>(connections_max_));
     for (const auto& plane : planes_) plane->Collect(page);
     control_.Collect(page);
     if (access_log_) access_log_->Collect(page);

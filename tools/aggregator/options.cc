@@ -263,6 +263,13 @@ void AddClients(std::vector<Spec>& specs) {
                                "from the first byte of a request head to its last; then 408"));
   specs.push_back(DurationSpec("client-body-timeout", kGroup, &Options::client_body_timeout,
                                "longest pause within a request body; then 408"));
+  specs.push_back(
+      BytesSpec("client-body-min-rate", kGroup, &Options::client_body_min_rate, 0, 1ull << 30,
+                "bytes of a request body that must come in a second, after the grace; then 408; 0: no limit",
+                "a size up to 1GiB"));
+  specs.push_back(DurationSpec("client-body-grace", kGroup, &Options::client_body_grace,
+                               "what a client may be slower with its body than --client-body-min-rate, in all",
+                               Duration(0)));
   specs.push_back(DurationSpec("client-send-timeout", kGroup, &Options::client_send_timeout,
                                "longest time that a client takes nothing of its answer"));
   specs.push_back(DurationSpec("client-half-close-timeout", kGroup, &Options::client_half_close_timeout,
@@ -273,9 +280,27 @@ void AddClients(std::vector<Spec>& specs) {
                                "how long an idle client connection is kept; 0: one request each", Duration(0)));
   specs.push_back(BytesSpec("max-header-bytes", kGroup, &Options::max_header_bytes, 1 << 10, 1 << 20,
                             "largest request head; above it 431", "a size from 1KiB to 1MiB"));
+  specs.push_back(CountSpec("max-header-fields", kGroup, &Options::max_header_fields, 8, 10'000,
+                            "most fields of a request head; above it 431", "a number from 8 to 10000"));
+  specs.push_back(BytesSpec("max-target-bytes", kGroup, &Options::max_target_bytes, 256, 1 << 20,
+                            "longest request target; above it 414", "a size from 256 bytes to 1MiB"));
+  specs.push_back(BytesSpec("max-request-body-bytes", kGroup, &Options::max_request_body_bytes, 0, 1ull << 50,
+                            "largest body of a request to the delegate; above it 413; 0: no limit",
+                            "a size up to 1048576GiB"));
   specs.push_back(CountSpec("max-connections", kGroup, &Options::max_connections, 0, 100'000'000,
                             "client connections at once; above it 503; 0: by the limit on open files",
                             "a number from 0 to 100000000"));
+  specs.push_back(
+      CountSpec("max-connections-per-client", kGroup, &Options::max_connections_per_client, 0, 1'000'000,
+                "connections at once of one IPv4 address or IPv6 /64, proxies of yours aside; above it 503; 0: "
+                "no limit",
+                "a number from 0 to 1000000"));
+  specs.push_back(CountSpec("max-requests-per-connection", kGroup, &Options::max_requests_per_connection, 0,
+                            1'000'000'000, "requests after which a client connection is closed; 0: no limit",
+                            "a number from 0 to 1000000000"));
+  specs.push_back(CountSpec("requests-in-flight-per-worker", kGroup, &Options::requests_in_flight_per_worker, 0,
+                            10'000'000, "requests that a worker has under way at once; above it 503; 0: no limit",
+                            "a number from 0 to 10000000"));
 }
 
 void AddIdentity(std::vector<Spec>& specs) {
@@ -362,8 +387,8 @@ void AddDelegateHealth(std::vector<Spec>& specs) {
                             "a number from 0 to 1000000"));
   specs.push_back(DurationSpec("delegate-eject-time", kGroup, &Options::delegate_eject_time,
                                "how long, times the ejections in a row"));
-  specs.push_back(DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max,
-                               "and how long at the most"));
+  specs.push_back(
+      DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max, "and how long at the most"));
   specs.push_back(CountSpec("delegate-eject-max-percent", kGroup, &Options::delegate_eject_max_percent, 0, 100,
                             "addresses that may be ejected at once; one always may if there are two; 0: none",
                             "a number from 0 to 100"));

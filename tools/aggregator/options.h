@@ -67,8 +67,20 @@ struct Options {
   // then cancels must not be worked on for much longer.
   Duration client_half_close_timeout{1'000};
   Duration keepalive_timeout{75'000};
+  // Apache and Kestrel cut off slow bodies so, too. The rate is far below any network of use, yet a body that keeps to
+  // it ends; the grace is as long as a whole head may take.
+  uint64_t client_body_min_rate = 240;  // Bytes a second. 0: no limit.
+  Duration client_body_grace{10'000};
   uint64_t max_header_bytes = 64 << 10;
+  uint32_t max_header_fields = 128;  // Browsers send about twenty; each is 32 bytes of every request's memory.
+  uint64_t max_target_bytes = 16 << 10;      // Queries in URLs get long; servers behind us mostly stop at 8 KiB.
+  uint64_t max_request_body_bytes = 0;       // Bodies are streamed: no length costs memory here. 0: no limit.
+  uint32_t max_requests_per_connection = 0;  // A connection costs nothing by growing old. 0: no limit.
+  // Off: queues are bounded by the connections, each of which waits with one request at a time.
+  uint32_t requests_in_flight_per_worker = 0;
   uint64_t max_connections = 0;  // 0: by the limit on open files.
+  // Off: a whole office, or a load balancer that is not known as one, may be one address.
+  uint32_t max_connections_per_client = 0;
 
   // Whom a request comes from. Nobody is believed by default: who can reach us could otherwise tell the delegate any
   // address as the client's.

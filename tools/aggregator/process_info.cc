@@ -11,11 +11,16 @@
 #include <string>
 #include <system_error>
 
+#include "http/server.h"
+
 namespace dpa {
 namespace {
 
-// Rings, listeners, plugin pipes and sockets, log, snapshots: what is open beside connections, generously.
-constexpr uint64_t kFilesReserved = 256;
+// Rings, listeners, plugin pipes and sockets, log, snapshots: what is open beside connections, generously; and those
+// that are being turned away, who must not take much where there is little.
+uint64_t FilesReserved(uint64_t files, uint32_t workers_count) {
+  return 256 + std::min<uint64_t>(uint64_t{workers_count} * HttpServer::kSheddingMax, files / 8);
+}
 
 const double g_started_seconds =
     std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -43,8 +48,13 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
-uint64_t ConnectionsForFiles(uint64_t files) {
-  return std::max<uint64_t>(files > kFilesReserved ? (files - kFilesReserved) / 2 : 0, 16);
+uint64_t ConnectionsForFiles(uint64_t files, uint32_t workers_count) {
+  const uint64_t reserved = FilesReserved(files, workers_count);
+  return std::max<uint64_t>(files > reserved ? (files - reserved) / 2 : 0, 16);
+}
+
+uint64_t FilesForConnections(uint64_t connections, uint32_t workers_count) {
+  return connections * 2 + FilesReserved(UINT64_MAX, workers_count);
 }
 
 void CollectProcess(MetricsPage& page) {

@@ -5,6 +5,13 @@
 //   loadgen --target 127.0.0.1:8080 --upstream 127.0.0.1:9000 --connections 64 --seconds 1.5 --pid PID
 //   loadgen --target 127.0.0.1:8080 --post-file query.json --path /apis/… --connections 64 --seconds 1.5 --pid PID
 //
+//   loadgen … --rate 20000 --delay-ms 10 --sheds 1
+//
+// --rate makes it an open loop: requests fall due at an even rate, whatever became of those before, each on a
+// connection that is free, and their time counts from when they were due. --delay-ms makes the upstream take that long
+// for each answer, so that connections over delay is what it carries. --sheds 1: a 503 is an answer, counted apart, and
+// a closed connection is opened again; who was refused comes back after --retry-ms (an open loop has its own time).
+//
 // Prints one JSON object. Exit status 1 if any answer was wrong or a connection broke: such a run counts for nothing.
 // One thread on epoll, level-triggered; the cost of this process does not enter the figures.
 
@@ -24,12 +31,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/address.h"
@@ -45,6 +54,10 @@ struct Options {
   double warmup_seconds = 0.5;
   double seconds = 1.5;
   int body_bytes = 1024;  // Of the upstream's answers.
+  double rate = 0;        // Requests a second; 0: each connection asks as soon as it was answered.
+  double delay_ms = 0;    // Of the upstream's answers.
+  bool sheds = false;
+  double retry_ms = 0;
   std::vector<int> pids;  // Whose CPU time is read.
 };
 
@@ -140,7 +153,15 @@ struct Peer {
   enum class Kind { kListener, kClient, kUpstream } kind;
   int fd;
   std::string input;
-  uint64_t sent_ns = 0;
+  uint64_t sent_ns = 0;     // What its answer's time counts from.
+  bool connecting = false;  // Clients.
+  bool busy = false;        // Clients: an answer is awaited.
+};
+
+// Things that fall due after one and the same delay, so in the order in which they came.
+struct Due {
+  uint64_t at_ns;
+  Peer* peer;
 };
 
 // Where the message in `input` ends, 0 if it is not complete. Understands Content-Length and chunked well enough for
@@ -182,7 +203,8 @@ class Generator {
   void Run() {
     RunFor(options_.warmup_seconds);
     latency_.Clear();
-    completed_ = 0;
+    shed_latency_.Clear();
+    completed_ = shed_ = broken_ = 0;
     std::vector<uint64_t> before;
     for (const int pid : options_.pids) before.push_back(CpuOf(pid));
     const uint64_t own_before = OwnCpuNs();
@@ -205,12 +227,15 @@ class Generator {
     std::printf(
         "{\"requests\":%llu,\"seconds\":%.4f,\"requests_per_second\":%.0f,\"cpu_us_per_request\":%.4f,"
         "\"cpu_busy\":%.4f,\"generator_busy\":%.4f,\"foreign_share\":%.4f,\"steal_share\":%.4f,"
-        "\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
+        "\"p50_us\":%.1f,\"p99_us\":%.1f,\"shed\":%llu,\"shed_p50_us\":%.1f,\"shed_p99_us\":%.1f,"
+        "\"broken\":%llu,\"overdue\":%llu}\n",
         static_cast<unsigned long long>(completed_), elapsed, static_cast<double>(completed_) / elapsed,
         static_cast<double>(first_ns) / 1000.0 / static_cast<double>(std::max<uint64_t>(completed_, 1)),
         static_cast<double>(first_ns) / 1e9 / elapsed, static_cast<double>(own_ns) / 1e9 / elapsed,
         std::max(0.0, foreign_ns / all_ns), static_cast<double>(system.steal_ns - system_before.steal_ns) / all_ns,
-        latency_.QuantileUs(0.5), latency_.QuantileUs(0.99));
+        latency_.QuantileUs(0.5), latency_.QuantileUs(0.99), static_cast<unsigned long long>(shed_),
+        shed_latency_.QuantileUs(0.5), shed_latency_.QuantileUs(0.99), static_cast<unsigned long long>(broken_),
+        static_cast<unsigned long long>(overdue_.size()));
   }
 
  private:
@@ -248,11 +273,15 @@ class Generator {
   }
 
   void Add(Peer::Kind kind, int fd) {
-    peers_.push_back(std::make_unique<Peer>(Peer{kind, fd, {}, 0}));
+    peers_.push_back(std::make_unique<Peer>(Peer{kind, fd, {}}));
+    Watch(*peers_.back(), EPOLL_CTL_ADD, EPOLLIN);
+  }
+
+  void Watch(Peer& peer, int operation, uint32_t events) {
     epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.ptr = peers_.back().get();
-    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) Fail("epoll_ctl");
+    event.events = events;
+    event.data.ptr = &peer;
+    if (epoll_ctl(epoll_, operation, peer.fd, &event) != 0) Fail("epoll_ctl");
   }
 
   void Listen() {
@@ -275,26 +304,105 @@ class Generator {
     if (connect(fd, address.get(), address.bytes()) != 0) Fail("cannot connect to " + options_.target);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     Add(Peer::Kind::kClient, fd);
-    SendRequest(*peers_.back());
+    NextRequest(*peers_.back());
   }
 
-  void SendAll(int fd, std::string_view bytes) {
-    // Requests and answers fit the socket's buffer: a short write would be an error of the run.
-    const ssize_t sent = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent != static_cast<ssize_t>(bytes.size())) Fail("short send");
-  }
-
-  void SendRequest(Peer& peer) {
+  // Opens the connection of `peer` again, without waiting for it.
+  void Reconnect(Peer& peer) {
+    const dpa::Address address = ParseAddress(options_.target);
+    peer.fd = socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int on = 1;
+    if (!address.is_unix()) setsockopt(peer.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    const bool failed = connect(peer.fd, address.get(), address.bytes()) != 0 && errno != EINPROGRESS;
+    if (peer.fd < 0 || failed) Fail("cannot connect to " + options_.target);
+    peer.connecting = true;
     peer.sent_ns = NowNs();
-    SendAll(peer.fd, request_);
+    Watch(peer, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+  }
+
+  void OnConnected(Peer& peer) {
+    peer.connecting = false;
+    Watch(peer, EPOLL_CTL_MOD, EPOLLIN);
+    if (options_.rate != 0) return NextRequest(peer);
+    // What it cost to be let in, or to be turned away, is part of the answer's time.
+    const uint64_t since_ns = peer.sent_ns;
+    NextRequest(peer);
+    peer.sent_ns = since_ns;
+  }
+
+  // The connection is of no more use. Comes back later.
+  void Lose(Peer& peer) {
+    if (!options_.sheds) Fail("the proxy closed a connection");
+    if (peer.busy) ++broken_;
+    peer.busy = false;
+    peer.connecting = false;
+    peer.input.clear();
+    std::erase(idle_, &peer);
+    close(std::exchange(peer.fd, -1));
+    retries_.push_back({NowNs() + static_cast<uint64_t>(options_.retry_ms * 1e6), &peer});
+  }
+
+  void SendAll(Peer& peer, std::string_view bytes) {
+    // Requests and answers fit the socket's buffer: a short write would be an error of the run.
+    const ssize_t sent = send(peer.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent == static_cast<ssize_t>(bytes.size())) return;
+    // One that has been turned away already: what it was told is still to be read.
+    if (!options_.sheds || (errno != EPIPE && errno != ECONNRESET)) Fail("short send");
+  }
+
+  // The connection is free: for the request that has waited longest, or, in a closed loop, for the next.
+  void NextRequest(Peer& peer) {
+    if (options_.rate == 0) return SendRequest(peer, NowNs());
+    if (overdue_.empty()) return idle_.push_back(&peer);
+    SendRequest(peer, overdue_.front());
+    overdue_.pop_front();
+  }
+
+  void SendRequest(Peer& peer, uint64_t due_ns) {
+    peer.sent_ns = due_ns;
+    peer.busy = true;
+    SendAll(peer, request_);
+  }
+
+  // What has fallen due: requests of the open loop, answers of the upstream, connections to be opened again.
+  void RunDue(uint64_t now_ns) {
+    for (; options_.rate != 0 && next_due_ns_ <= now_ns; next_due_ns_ += static_cast<uint64_t>(1e9 / options_.rate)) {
+      if (idle_.empty()) {
+        overdue_.push_back(next_due_ns_);
+        continue;
+      }
+      Peer& peer = *idle_.back();
+      idle_.pop_back();
+      SendRequest(peer, next_due_ns_);
+    }
+    for (; !answers_.empty() && answers_.front().at_ns <= now_ns; answers_.pop_front()) {
+      if (answers_.front().peer->fd >= 0) SendAll(*answers_.front().peer, response_);
+    }
+    for (; !retries_.empty() && retries_.front().at_ns <= now_ns; retries_.pop_front()) {
+      Peer& peer = *retries_.front().peer;
+      peer.fd < 0 ? Reconnect(peer) : NextRequest(peer);
+    }
+  }
+
+  // How long to wait for events: until the next thing falls due.
+  timespec Patience() const {
+    const uint64_t now_ns = NowNs();
+    uint64_t due_ns = now_ns + 10'000'000;
+    if (options_.rate != 0) due_ns = std::min(due_ns, next_due_ns_);
+    if (!answers_.empty()) due_ns = std::min(due_ns, answers_.front().at_ns);
+    if (!retries_.empty()) due_ns = std::min(due_ns, retries_.front().at_ns);
+    return {0, due_ns > now_ns ? static_cast<long>(due_ns - now_ns) : 0};
   }
 
   void RunFor(double seconds) {
     const uint64_t until_ns = NowNs() + static_cast<uint64_t>(seconds * 1e9);
     std::array<epoll_event, 256> events;
+    if (next_due_ns_ == 0) next_due_ns_ = NowNs();
     while (NowNs() < until_ns) {
-      const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 10);
+      const timespec patience = Patience();
+      const int count = epoll_pwait2(epoll_, events.data(), static_cast<int>(events.size()), &patience, nullptr);
       for (int i = 0; i < count; ++i) OnReadable(*static_cast<Peer*>(events[static_cast<size_t>(i)].data.ptr));
+      RunDue(NowNs());
     }
   }
 
@@ -304,31 +412,43 @@ class Generator {
       if (fd >= 0) Add(Peer::Kind::kUpstream, fd);
       return;
     }
+    if (peer.connecting) OnConnected(peer);
     char bytes[64 * 1024];
     const ssize_t got = recv(peer.fd, bytes, sizeof bytes, 0);
     if (got < 0 && errno == EAGAIN) return;
     if (got <= 0) {
-      if (peer.kind == Peer::Kind::kClient) Fail("the proxy closed a connection");
-      epoll_ctl(epoll_, EPOLL_CTL_DEL, peer.fd, nullptr);
-      close(peer.fd);
+      if (peer.kind == Peer::Kind::kClient) return Lose(peer);
+      close(std::exchange(peer.fd, -1));
       return;
     }
     peer.input.append(bytes, static_cast<size_t>(got));
     while (const size_t end = MessageEnd(peer.input, peer.kind == Peer::Kind::kClient)) {
-      OnMessage(peer, std::string_view(peer.input).substr(0, end));
+      const std::string message = peer.input.substr(0, end);
       peer.input.erase(0, end);
+      OnMessage(peer, message);
     }
   }
 
   void OnMessage(Peer& peer, std::string_view message) {
-    if (peer.kind == Peer::Kind::kUpstream) return SendAll(peer.fd, response_);
+    if (peer.kind == Peer::Kind::kUpstream) {
+      if (options_.delay_ms == 0) return SendAll(peer, response_);
+      return answers_.push_back({NowNs() + static_cast<uint64_t>(options_.delay_ms * 1e6), &peer});
+    }
+    peer.busy = false;
+    if (options_.sheds && message.starts_with("HTTP/1.1 503 ")) {
+      shed_latency_.Record(NowNs() - peer.sent_ns);
+      ++shed_;
+      if (message.contains("\r\nConnection: close\r\n")) return Lose(peer);
+      if (options_.retry_ms == 0 || options_.rate != 0) return NextRequest(peer);
+      return retries_.push_back({NowNs() + static_cast<uint64_t>(options_.retry_ms * 1e6), &peer});
+    }
     if (!message.starts_with("HTTP/1.1 200 ")) Fail("wrong answer: " + std::string(message.substr(0, 300)));
     const size_t body = message.size() - message.find("\r\n\r\n") - 4;
     if (body_bytes_ == 0) body_bytes_ = body;
     if (body != body_bytes_) Fail("an answer of another length");
     latency_.Record(NowNs() - peer.sent_ns);
     ++completed_;
-    SendRequest(peer);
+    NextRequest(peer);
   }
 
   const Options& options_;
@@ -337,7 +457,15 @@ class Generator {
   std::string response_;
   std::vector<std::unique_ptr<Peer>> peers_;
   LatencyHistogram latency_;
+  LatencyHistogram shed_latency_;
   uint64_t completed_ = 0;
+  uint64_t shed_ = 0;
+  uint64_t broken_ = 0;             // Connections that ended without the answer that was awaited.
+  std::vector<Peer*> idle_;         // Open loop: connections that are free,
+  std::deque<uint64_t> overdue_;    // or requests that wait for one, by when they were due.
+  uint64_t next_due_ns_ = 0;
+  std::deque<Due> answers_;
+  std::deque<Due> retries_;
   size_t body_bytes_ = 0;
 };
 
@@ -362,6 +490,14 @@ Options ParseArguments(int argc, char** argv) {
       options.seconds = std::atof(value);
     else if (name == "--body-bytes")
       options.body_bytes = std::atoi(value);
+    else if (name == "--rate")
+      options.rate = std::atof(value);
+    else if (name == "--delay-ms")
+      options.delay_ms = std::atof(value);
+    else if (name == "--sheds")
+      options.sheds = std::atoi(value) != 0;
+    else if (name == "--retry-ms")
+      options.retry_ms = std::atof(value);
     else if (name == "--pid")
       options.pids.push_back(std::atoi(value));
     else
