@@ -28,8 +28,8 @@ struct AccessRecord {
   uint64_t finished_ns = 0;        // Last byte handed to the kernel, or given up.
   UpstreamWaits waits;             // Both lie between head_ns and upstream_ready_ns.
 
-  // Views into the request's head and its identity; good until the record is written. Of a head that never became whole:
-  // as much as was read.
+  // Views into the request's head and its identity; good until the record is written. Of a head that never became
+  // whole: as much as was read.
   std::string_view method;
   std::string_view target;
   std::string_view host;

@@ -421,7 +421,7 @@ TEST(UpstreamPool, AbortsTheClientHoweverATruncatedAnswerWasFramed) {
     std::string answer = client.Until("part");
     row.reset ? server.Reset() : server.Close();
     answer += client.UntilEnd();
-    EXPECT_THAT(answer, Not(HasSubstr("0\r\n\r\n"))) << i;
+    EXPECT_THAT(answer, Not(HasSubstr("\r\n0\r\n\r\n"))) << i;
     EXPECT_EQ(client.was_reset(), row.client_sees_a_reset) << i;
     EXPECT_EQ(rig.log.At(i).reason, Reason::kDelegateTruncated) << i;
   }
