@@ -44,7 +44,7 @@ TEST(RequestBodyLimit, LetsABodyOfThatLengthPassInEveryFraming) {
   server.Send(kOk);
   EXPECT_THAT(client.Message(), StartsWith("HTTP/1.1 200 "));
   client.Send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n");
-  EXPECT_THAT(server.Until("0\r\n\r\n"), EndsWith("0\r\n\r\n"));
+  EXPECT_THAT(server.Until("\r\n0\r\n\r\n"), EndsWith("0\r\n\r\n"));
   server.Send(kOk);
   EXPECT_THAT(client.Message(), StartsWith("HTTP/1.1 200 "));
 }
