@@ -71,8 +71,8 @@ void AppendSpans(LineWriter& line, const AccessRecord& record) {
   if (record.waits.queue_ns != 0) line.Span(R"(,"t_queue":)", 1, 1 + record.waits.queue_ns);
   if (record.waits.connect_ns != 0) line.Span(R"(,"t_connect":)", 1, 1 + record.waits.connect_ns);
   // An answer may come before the request has been sent in full, or instead of the rest of it.
-  const bool early = record.response_head_ns != 0 &&
-                     (record.request_sent_ns == 0 || record.request_sent_ns > record.response_head_ns);
+  const bool early =
+      record.response_head_ns != 0 && (record.request_sent_ns == 0 || record.request_sent_ns > record.response_head_ns);
   const uint64_t sent_ns = early ? record.response_head_ns : record.request_sent_ns;
   line.Span(R"(,"t_request":)", record.upstream_ready_ns, sent_ns);
   line.Span(R"(,"t_response_head":)", sent_ns, record.response_head_ns);

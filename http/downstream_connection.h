@@ -180,7 +180,7 @@ class DownstreamConnection final : public Exchange, public ExchangeRelay, privat
   uint64_t body_bytes_max_ = UINT64_MAX;
   uint64_t body_waited_ms_ = 0;  // For the client's bytes.
   bool body_refused_ = false;    // It is longer than body_bytes_max_: its rest is not read.
-  BodyPieces unread_pieces_;  // For ReadBody: handed out one by one.
+  BodyPieces unread_pieces_;     // For ReadBody: handed out one by one.
   size_t unread_index_ = 0;
   uint64_t received_counted_ = 0;  // Of the socket's bytes: already in the metrics.
   uint64_t sent_counted_ = 0;

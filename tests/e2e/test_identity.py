@@ -16,6 +16,7 @@ import unittest
 from harness import (
     QUERY_PATH,
     Aggregator,
+    Client,
     EchoDelegate,
     Process,
     TestCase,
@@ -121,6 +122,16 @@ class IdentityTest(TestCase):
         self.assertEqual(len(self.delegate.requests), before)
         # Probes of the admin port send none.
         self.assertEqual(aggregator.admin("/livez").status, 200)
+
+    def test_proxies_are_not_counted_as_one_client(self):
+        for flags, statuses in (
+            ((), [200, 503]),
+            (("--trusted-proxies", "127.0.0.1"), [200, 200]),
+        ):
+            with self.subTest(flags):
+                aggregator = self.start("--max-connections-per-client", "1", *flags)
+                with Client(aggregator.port) as first:
+                    self.assertEqual([first.request("GET", "/head").status, aggregator.get("/head").status], statuses)
 
     def test_a_proxy_header_of_anybody_else_is_a_bad_request(self):
         aggregator = self.start("--proxy-protocol-from", "10.0.0.0/8")

@@ -44,7 +44,7 @@ TEST(RequestBodyLimit, LetsABodyOfThatLengthPassInEveryFraming) {
   server.Send(kOk);
   EXPECT_THAT(client.Message(), StartsWith("HTTP/1.1 200 "));
   client.Send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n");
-  EXPECT_THAT(server.Until("0\r\n\r\n"), EndsWith("0\r\n\r\n"));
+  EXPECT_THAT(server.Until("\r\n0\r\n\r\n"), EndsWith("0\r\n\r\n"));
   server.Send(kOk);
   EXPECT_THAT(client.Message(), StartsWith("HTTP/1.1 200 "));
 }
@@ -65,7 +65,7 @@ TEST(RequestBodyLimit, EndsAChunkedBodyWhereItPassesTheLimit) {
     const std::string answer = client.UntilEnd();
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 413 "));
     EXPECT_THAT(answer, HasSubstr("Connection: close\r\n"));
-    EXPECT_THAT(server.UntilEnd(), Not(HasSubstr("0\r\n\r\n"))) << "the delegate must not take it for a whole request";
+    EXPECT_THAT(server.UntilEnd(), Not(HasSubstr("\r\n0\r\n\r\n"))) << "the delegate must not take it for a whole request";
     EXPECT_EQ(rig.log.At(0).reason, Reason::kBodyTooLarge);
   }
 }

@@ -209,7 +209,7 @@ TEST(HalfClose, InTheMiddleOfABodyTheRequestIsNeverWhole) {
     server.Head();
     shutdown(client.fd(), SHUT_WR);
     const std::string body = server.UntilEnd();
-    EXPECT_THAT(body, Not(HasSubstr("0\r\n\r\n")));
+    EXPECT_THAT(body, Not(HasSubstr("\r\n0\r\n\r\n")));
     EXPECT_LT(body.size(), 10u);
     EXPECT_EQ(rig.log.At(index++).reason, Reason::kClientClosed);
   }

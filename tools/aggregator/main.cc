@@ -167,14 +167,14 @@ void Aggregator::LimitConnections(uint64_t files) {
     LogWarn("few_descriptors", "max_connections={} open_files={} wanted={} remedy=\"raise LimitNOFILE (ulimit -n)\"",
             connections_max_, files, FilesForConnections(connections_max_, shared_.workers_count));
   }
-  const ConnectionLimiterOptions limits{.connections_max = connections_max_,
-                                        .connections_per_client_max = options_.max_connections_per_client,
-                                        // A proxy's connections are those of many clients.
-                                        .exempt = [this](const Address& peer) {
-                                          const IpAddress ip = IpAddress::FromSocketAddress(peer.get(), peer.bytes());
-                                          return options_.trusted_proxies.Contains(ip) ||
-                                                 options_.proxy_protocol_from.Contains(ip);
-                                        }};
+  // A proxy of the operator's carries the connections of many clients.
+  const ConnectionLimiterOptions limits{
+      .connections_max = connections_max_,
+      .connections_per_client_max = options_.max_connections_per_client,
+      .exempt = [this](const Address& address) {
+        const IpAddress peer = IpAddress::FromSocketAddress(address.get(), address.bytes());
+        return options_.trusted_proxies.Contains(peer) || options_.proxy_protocol_from.Contains(peer);
+      }};
   connections_ = std::make_unique<ConnectionLimiter>(limits);
   shared_.connections = connections_.get();
 }

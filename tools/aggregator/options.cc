@@ -290,9 +290,11 @@ void AddClients(std::vector<Spec>& specs) {
   specs.push_back(CountSpec("max-connections", kGroup, &Options::max_connections, 0, 100'000'000,
                             "client connections at once; above it 503; 0: by the limit on open files",
                             "a number from 0 to 100000000"));
-  specs.push_back(CountSpec("max-connections-per-client", kGroup, &Options::max_connections_per_client, 0, 1'000'000,
-                            "connections at once of one IPv4 address or IPv6 /64; above it 503; 0: no limit",
-                            "a number from 0 to 1000000"));
+  specs.push_back(
+      CountSpec("max-connections-per-client", kGroup, &Options::max_connections_per_client, 0, 1'000'000,
+                "connections at once of one IPv4 address or IPv6 /64, proxies of yours aside; above it 503; 0: "
+                "no limit",
+                "a number from 0 to 1000000"));
   specs.push_back(CountSpec("max-requests-per-connection", kGroup, &Options::max_requests_per_connection, 0,
                             1'000'000'000, "requests after which a client connection is closed; 0: no limit",
                             "a number from 0 to 1000000000"));
@@ -385,8 +387,8 @@ void AddDelegateHealth(std::vector<Spec>& specs) {
                             "a number from 0 to 1000000"));
   specs.push_back(DurationSpec("delegate-eject-time", kGroup, &Options::delegate_eject_time,
                                "how long, times the ejections in a row"));
-  specs.push_back(DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max,
-                               "and how long at the most"));
+  specs.push_back(
+      DurationSpec("delegate-eject-time-max", kGroup, &Options::delegate_eject_time_max, "and how long at the most"));
   specs.push_back(CountSpec("delegate-eject-max-percent", kGroup, &Options::delegate_eject_max_percent, 0, 100,
                             "addresses that may be ejected at once; one always may if there are two; 0: none",
                             "a number from 0 to 100"));
