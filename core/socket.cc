@@ -367,8 +367,7 @@ Error ConnectError(int os_errno, ErrorSource source) {
   return error;
 }
 
-Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms,
-                      const Cancellation& cancel) {
+Task<int> ConnectUnix(Worker& worker, int fd, const Address& address, uint64_t timeout_ms, const Cancellation& cancel) {
   const uint64_t give_up_ms = worker.timers().now_ms() + timeout_ms;
   for (;;) {
     const int failed = worker.ring().ConnectNow(fd, address.get(), address.bytes());

@@ -23,8 +23,8 @@ class DownstreamConnection;
 class ExchangeHandler;
 
 struct DownstreamOptions {
-  uint64_t header_timeout_ms = 10'000;      // --client-header-timeout: from the first byte of a head to its last.
-  uint64_t body_timeout_ms = 30'000;        // --client-body-timeout: between two reads of a body.
+  uint64_t header_timeout_ms = 10'000;  // --client-header-timeout: from the first byte of a head to its last.
+  uint64_t body_timeout_ms = 30'000;    // --client-body-timeout: between two reads of a body.
   // --client-body-min-rate and --client-body-grace: a client may keep us waiting for its body for the grace and another
   // second for each `body_rate_min` bytes that it has sent, so that a byte now and then cannot hold an exchange, and a
   // connection to the delegate with it, for ever. Time in which we do not read does not count. Rate 0: no such limit.
@@ -33,15 +33,15 @@ struct DownstreamOptions {
   uint64_t keep_alive_timeout_ms = 75'000;  // --keepalive-timeout: between two requests, and before the first.
   // What a connection has for its first request after draining has begun: it may be on its way.
   uint64_t drain_first_request_ms = 1'000;
-  uint64_t send_timeout_ms = 30'000;        // 256 KiB of a response must get out within.
-  // --client-half-close-timeout: for a client that has ended its sending side behind a request and takes nothing. Nobody
-  // can tell it from one that has left, and what those asked for must not be worked on for long. 0: it has left.
+  uint64_t send_timeout_ms = 30'000;  // 256 KiB of a response must get out within.
+  // --client-half-close-timeout: for a client that has ended its sending side behind a request and takes nothing.
+  // Nobody can tell it from one that has left, and what those asked for must not be worked on for long. 0: it has left.
   uint64_t half_close_timeout_ms = 1'000;
   uint64_t linger_timeout_ms = 2'000;  // Closing towards a client that still sends.
   uint64_t linger_bytes_max = 1 << 20;
   uint64_t drain_body_bytes_max = 256 << 10;  // An unread request body up to this is read to keep the connection.
-  uint32_t exchanges_max = 0;      // --max-requests-per-connection; then it is closed. 0: no limit.
-  uint32_t in_flight_max = 0;      // --requests-in-flight-per-worker; beyond it: 503. 0: no limit.
+  uint32_t exchanges_max = 0;                 // --max-requests-per-connection; then it is closed. 0: no limit.
+  uint32_t in_flight_max = 0;                 // --requests-in-flight-per-worker; beyond it: 503. 0: no limit.
   ParserLimits parser;                        // --max-header-bytes and friends.
   BodyLimits body;
   IdentityOptions identity;  // --trusted-proxies and friends.

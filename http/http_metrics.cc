@@ -70,6 +70,11 @@ void HttpMetrics::CountRequest(const AccessRecord& record) {
 }
 
 void HttpMetrics::Collect(MetricsPage& page) const {
+  CollectDownstream(page);
+  CollectUpstream(page);
+}
+
+void HttpMetrics::CollectDownstream(MetricsPage& page) const {
   requests.ForEach([&page](size_t route, int status, Reason reason, uint64_t count) {
     const std::string code = status == 0 ? "other" : fmt::format("{}", status);
     page.AddCounter("dpa_http_requests_total", "Requests that have ended, by who answered, status and reason.",
@@ -110,6 +115,16 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   page.AddCounter("dpa_tunnel_bytes_total", kTunnelBytes, {{"from", "delegate"}},
                   static_cast<double>(tunnel_bytes_down.value()));
 
+  gauge("dpa_receive_buffers", "Receive buffers of the workers.", receive_buffers);
+  gauge("dpa_receive_buffers_lent", "Receive buffers that hold bytes not yet dealt with.", receive_buffers_lent);
+  counter("dpa_receive_buffers_starved_total", "Times that a receiver found every buffer lent.",
+          receive_buffers_starved);
+}
+
+void HttpMetrics::CollectUpstream(MetricsPage& page) const {
+  const auto counter = [&page](std::string_view name, std::string_view help, const Counter& value) {
+    page.AddCounter(name, help, {}, static_cast<double>(value.value()));
+  };
   constexpr std::string_view kStates = "Connections to the delegate and to HTTP backends.";
   const auto state = [&](std::string_view label, const Gauge& value) {
     page.AddGauge("dpa_upstream_connections", kStates, {{"state", label}}, static_cast<double>(value.value()));
@@ -117,7 +132,8 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   state("idle", upstream_idle);
   state("leased", upstream_leased);
   state("connecting", upstream_connecting);
-  gauge("dpa_upstream_waiting_requests", "Requests that wait for a connection.", upstream_waiting);
+  page.AddGauge("dpa_upstream_waiting_requests", "Requests that wait for a connection.", {},
+                static_cast<double>(upstream_waiting.value()));
   for (size_t i = 0; i < kConnectLabels.size(); ++i) {
     page.AddCounter("dpa_upstream_connects_total", "Attempts to connect upstream, by result.",
                     {{"result", kConnectLabels[i]}}, static_cast<double>(upstream_connects[i].value()));
@@ -134,11 +150,6 @@ void HttpMetrics::Collect(MetricsPage& page) const {
   }
   counter("dpa_upstream_retries_denied_total", "Requests not sent a second time because the retry budget was used up.",
           upstream_retries_denied);
-
-  gauge("dpa_receive_buffers", "Receive buffers of the workers.", receive_buffers);
-  gauge("dpa_receive_buffers_lent", "Receive buffers that hold bytes not yet dealt with.", receive_buffers_lent);
-  counter("dpa_receive_buffers_starved_total", "Times that a receiver found every buffer lent.",
-          receive_buffers_starved);
 }
 
 }  // namespace dpa

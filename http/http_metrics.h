@@ -115,6 +115,10 @@ struct HttpMetrics {
 
   // Writes all families, for this worker; the page adds up the workers.
   void Collect(MetricsPage& page) const;
+
+ private:
+  void CollectDownstream(MetricsPage& page) const;
+  void CollectUpstream(MetricsPage& page) const;
 };
 
 // Index into kRouteLabels; kRouteNone for anything else.

@@ -225,8 +225,7 @@ Task<void> ProxyHandler::Delegate(Exchange& exchange, UpstreamGroup& upstreams) 
   }
   for (bool first_attempt = true;; first_attempt = false) {
     exchange.CancelWhenClientGone(&waiting);
-    Result<UpstreamGroup::Choice> choice =
-        co_await upstreams.Acquire(freshness, record.waits, waiting, failed.get());
+    Result<UpstreamGroup::Choice> choice = co_await upstreams.Acquire(freshness, record.waits, waiting, failed.get());
     exchange.CancelWhenClientGone(nullptr);
     if (!choice) {
       const Reason reason = deadline.fired() ? Reason::kDelegateRequestTimeout : ReasonFromError(choice.error());

@@ -104,8 +104,8 @@ void UpstreamGroup::Update(bool first) {
         kept.push_back(std::move(*same));
         continue;
       }
-      kept.emplace_back(new UpstreamEndpoint(worker_, url, address, pool_options_, options_.balance, options_.check,
-                                             metrics_));
+      kept.emplace_back(
+          new UpstreamEndpoint(worker_, url, address, pool_options_, options_.balance, options_.check, metrics_));
       if (!first) kept.back()->BeginSlowStart();
     }
   }

@@ -112,7 +112,7 @@ UpstreamPool::UpstreamPool(Worker& worker, const Address& address, const Upstrea
 UpstreamPool::~UpstreamPool() { DPA_ASSERT(leased_count_ == 0 && idle_count_ == 0 && waiting_count_ == 0); }
 
 Task<Result<UpstreamPool::Lease>> UpstreamPool::Acquire(Freshness freshness, UpstreamWaits& waits,
-                                                         Cancellation& cancel) {
+                                                        Cancellation& cancel) {
   if (draining_) co_return std::unexpected(Refusal(ErrorCode::kCancelled));
   if (leased_count_ >= options_.leases_max) {
     const uint64_t began_ns = worker_.now_ns();
@@ -195,7 +195,7 @@ UpstreamConnection* UpstreamPool::TakeIdle(Freshness freshness) {
 uint64_t UpstreamPool::RetiresAtMs() {
   const uint64_t now_ms = worker_.timers().now_ms();
   if (options_.age_max_ms == 0) return TimerWheel::kNever;
-  const uint64_t seed = now_ms ^ uint64_t{worker_.index()} << 48;
+  const uint64_t seed = now_ms ^ uint64_t { worker_.index() } << 48;
   uint64_t mixed = seed + ++connections_count_ * 0x9E3779B97F4A7C15;
   mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9;
   mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB;

@@ -29,8 +29,9 @@ struct UpstreamResolver::State {
     UpstreamName name;
     std::vector<Address> addresses;  // Empty: never resolved.
     std::string error;
-    bool fixed = false;    // By Add; else a backend.
-    bool wanted = true;    // Named by the last SetBackends.
+    bool fixed = false;  // By Add; else a backend.
+    bool wanted = true;  // Named by the last SetBackends.
+    bool asked = false;  // The resolver has answered, well or not, or need not be asked.
     Clock::time_point due = Clock::time_point::min();
   };
 
@@ -42,6 +43,7 @@ struct UpstreamResolver::State {
   void Note(const std::string& url, Entry& entry, std::expected<std::vector<Address>, std::string> found);
   void Publish();
   void Put(const std::string& url, UpstreamName name, bool fixed);
+  bool AllAsked() const;
 
   const UpstreamResolverOptions options;
   const Lookup lookup;
@@ -51,7 +53,8 @@ struct UpstreamResolver::State {
   std::condition_variable changed;
   std::map<std::string, Entry> entries;  // By URL.
   std::function<void()> wake;
-  bool started = false;
+  std::condition_variable asked;
+  bool running = false;  // The thread is there.
   bool stopping = false;
   uint64_t good_count = 0;
   uint64_t bad_count = 0;
@@ -73,6 +76,7 @@ void UpstreamResolver::State::Put(const std::string& url, UpstreamName name, boo
     return;
   }
   entry.addresses = {Address::Parse(name.host_port).value()};
+  entry.asked = true;
   entry.name = std::move(name);
   entry.due = Clock::time_point::max();
 }
@@ -122,31 +126,40 @@ void UpstreamResolver::State::Note(const std::string& url, Entry& entry,
       Publish();
     }
   }
+  entry.asked = true;
   entry.due = DueAfter(entry);
+}
+
+bool UpstreamResolver::State::AllAsked() const {
+  return std::all_of(entries.begin(), entries.end(), [](const auto& one) { return one.second.asked; });
 }
 
 std::vector<std::string> UpstreamResolver::Add(const std::vector<std::string>& urls) {
   std::vector<std::string> problems;
+  std::unique_lock lock(state_->mutex);
   for (const std::string& url : urls) {
-    std::expected<UpstreamName, std::string> name = ParseUpstreamName(url);
-    if (!name) {
-      problems.push_back(name.error());
-      continue;
-    }
-    const bool literal = name->literal;
-    const std::string host_port = name->host_port;
-    {
-      const std::lock_guard lock(state_->mutex);
+    if (std::expected<UpstreamName, std::string> name = ParseUpstreamName(url)) {
       state_->Put(url, std::move(*name), true);
+    } else {
+      problems.push_back(name.error());
     }
-    if (literal) continue;
-    std::expected<std::vector<Address>, std::string> found = state_->lookup(host_port);
-    const std::lock_guard lock(state_->mutex);
-    state_->Note(url, state_->entries[url], std::move(found));
   }
-  const std::lock_guard lock(state_->mutex);
   state_->Publish();
+  if (state_->AllAsked()) return problems;
+  StartThread();
+  const auto first_wait = std::chrono::milliseconds(state_->options.first_wait_ms);
+  state_->asked.wait_for(lock, first_wait, [this] { return state_->AllAsked(); });
+  for (auto& [url, entry] : state_->entries) {
+    if (!entry.asked) entry.error = "the resolver has not answered yet";
+  }
   return problems;
+}
+
+// REQUIRES: the mutex is held.
+void UpstreamResolver::StartThread() {
+  state_->changed.notify_all();
+  if (std::exchange(state_->running, true)) return;
+  std::thread([state = state_] { Run(state); }).detach();
 }
 
 void UpstreamResolver::SetBackends(std::vector<std::string> urls) {
@@ -163,12 +176,9 @@ void UpstreamResolver::SetBackends(std::vector<std::string> urls) {
 }
 
 void UpstreamResolver::Start(std::function<void()> wake) {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->wake = std::move(wake);
-    state_->started = true;
-  }
-  std::thread([state = state_] { Run(state); }).detach();
+  const std::lock_guard lock(state_->mutex);
+  state_->wake = std::move(wake);
+  StartThread();
 }
 
 void UpstreamResolver::Stop() {
@@ -179,9 +189,8 @@ void UpstreamResolver::Stop() {
 }
 
 UpstreamResolver::State::Entry* UpstreamResolver::State::NextDue() {
-  const auto next = std::min_element(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-    return a.second.due < b.second.due;
-  });
+  const auto next = std::min_element(entries.begin(), entries.end(),
+                                     [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
   return next == entries.end() ? nullptr : &next->second;
 }
 
@@ -214,6 +223,7 @@ void UpstreamResolver::Run(const std::shared_ptr<State>& shared) {
     state.Note(url, still->second, std::move(found));
     // With the lock held, so that nobody is woken after Stop().
     if (state.directory.version() != version && state.wake) state.wake();
+    if (state.AllAsked()) state.asked.notify_all();
   }
 }
 

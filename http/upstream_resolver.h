@@ -1,5 +1,5 @@
 // UpstreamResolver keeps an UpstreamDirectory up to date: it asks the system's resolver for every name among the URLs
-// of upstreams, at start and again and again, on a thread of its own, since the resolver blocks for as long as it likes.
+// of upstreams, at start and again and again, on a thread of its own, since the resolver blocks as long as it likes.
 //
 // What a name stood for last stays in force while it cannot be resolved. A name that has never been resolved stands for
 // nothing: requests to it are answered 502 delegate_unreachable, and it is asked for again soon.
@@ -29,6 +29,8 @@ struct UpstreamResolverOptions {
   uint64_t interval_ms = 30'000;
   uint64_t retry_ms = 1'000;    // A name that has never been resolved.
   uint32_t addresses_max = 64;  // Of one name; the rest is left out, with a warning.
+  // How long Add waits for answers: most come at once, and a name server that is down must not keep us from serving.
+  uint64_t first_wait_ms = 2'000;
 };
 
 class UpstreamResolver {
@@ -46,13 +48,14 @@ class UpstreamResolver {
   UpstreamResolver(const UpstreamResolverOptions& options, Lookup lookup);
   ~UpstreamResolver();  // Stops.
 
-  // Resolves each of `urls` once, before it returns. Errors: malformed ones, a sentence each; they are left out.
+  // Takes `urls` and waits up to first_wait_ms until each name among them has been asked for once. Errors: malformed
+  // ones, a sentence each; they are left out.
   std::vector<std::string> Add(const std::vector<std::string>& urls);
   // Takes these URLs in place of those of the last call, besides those of Add; malformed ones are left out. Returns at
   // once: new names are resolved by the thread.
   void SetBackends(std::vector<std::string> urls);
 
-  // From now on names are asked for again. `wake` is called after every change, from the resolver's thread.
+  // `wake` is called after every change from now on, from the resolver's thread.
   void Start(std::function<void()> wake);
   // Returns at once even if the system's resolver does not.
   void Stop();
@@ -63,6 +66,7 @@ class UpstreamResolver {
 
  private:
   struct State;
+  void StartThread();
   static void Run(const std::shared_ptr<State>& state);
 
   const std::shared_ptr<State> state_;  // Shared with the thread, which may outlive this.

@@ -286,8 +286,8 @@ TEST_F(AccessLogFile, DropsAndCountsRatherThanWaits) {
 TEST_F(AccessLogFile, CountsExactlyWhatAFullDiskSwallowed) {
   // Goal: every record is counted once, written or dropped, and one torn line spoils no other. Method: a limit on the
   // size of files cuts a write in the middle, as a full disk does; then there is room again.
-  struct sigaction ignore {};
-  struct sigaction before {};
+  struct sigaction ignore{};
+  struct sigaction before{};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGXFSZ, &ignore, &before);
   rlimit unlimited;

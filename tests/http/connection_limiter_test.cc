@@ -46,8 +46,8 @@ TEST(ConnectionLimits, TakeAnIpv6NetworkOf64BitsForOneClient) {
 
 TEST(ConnectionLimits, OfOneAddressDoNotHoldForUnixPeersAndThoseExempt) {
   const std::string trusted = At("192.0.2.9:1").host();
-  ConnectionLimiter limiter({.connections_per_client_max = 1,
-                             .exempt = [&](const Address& peer) { return peer.host() == trusted; }});
+  ConnectionLimiter limiter(
+      {.connections_per_client_max = 1, .exempt = [&](const Address& peer) { return peer.host() == trusted; }});
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(limiter.Admit(Address()).verdict, Verdict::kAdmitted);
     EXPECT_EQ(limiter.Admit(At("192.0.2.9:1")).verdict, Verdict::kAdmitted);

@@ -65,7 +65,7 @@ TEST(RequestBodyLimit, EndsAChunkedBodyWhereItPassesTheLimit) {
     const std::string answer = client.UntilEnd();
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 413 "));
     EXPECT_THAT(answer, HasSubstr("Connection: close\r\n"));
-    EXPECT_THAT(server.UntilEnd(), Not(HasSubstr("\r\n0\r\n\r\n"))) << "the delegate must not take it for a whole request";
+    EXPECT_THAT(server.UntilEnd(), Not(HasSubstr("\r\n0\r\n\r\n"))) << "the delegate must not take it for whole";
     EXPECT_EQ(rig.log.At(0).reason, Reason::kBodyTooLarge);
   }
 }

@@ -38,9 +38,7 @@ struct Scene {
     rig.log.At(0);
   }
   const Counter& closes(UpstreamClose cause) { return rig.metrics().upstream_closes[static_cast<size_t>(cause)]; }
-  uint64_t retries(RetryCause cause) {
-    return rig.metrics().upstream_retries[static_cast<size_t>(cause)].value();
-  }
+  uint64_t retries(RetryCause cause) { return rig.metrics().upstream_retries[static_cast<size_t>(cause)].value(); }
   // The client's next request comes on a new connection, which takes the place of the old.
   std::string OnANewConnection(std::string_view request) {
     client.Send(request);
@@ -223,8 +221,7 @@ TEST(UpstreamPool, ClosesBeforeTheDelegateWouldIfItSaysWhen) {
   const auto answer = [&](std::string_view keep_alive) {
     scene.client.Send(Get("/k"));
     scene.server.Head();
-    scene.server.Send("HTTP/1.1 200 OK\r\nKeep-Alive: " + std::string(keep_alive) +
-                      "\r\nContent-Length: 2\r\n\r\nok");
+    scene.server.Send("HTTP/1.1 200 OK\r\nKeep-Alive: " + std::string(keep_alive) + "\r\nContent-Length: 2\r\n\r\nok");
     EXPECT_THAT(scene.client.Message(), Not(HasSubstr("Keep-Alive")));
   };
   answer("max=9, timeout=60");

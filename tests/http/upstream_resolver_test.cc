@@ -25,7 +25,7 @@ class FakeNames {
       ++lookups_count;
       const std::lock_guard lock(mutex_);
       const auto found = names_.find(host_port);
-      if (found == names_.end() || found->second.empty()) return std::unexpected("cannot resolve \"" + host_port + "\"");
+      if (found == names_.end() || found->second.empty()) return std::unexpected("cannot resolve " + host_port);
       std::vector<Address> addresses;
       for (const std::string& text : found->second) addresses.push_back(*Address::Parse(text));
       return addresses;
@@ -116,6 +116,23 @@ TEST(UpstreamResolverTest, ANameUnknownAtStartIsAskedForUntilItIsKnown) {
   const int lookups_count = names.lookups_count;
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(names.lookups_count, lookups_count);
+}
+
+TEST(UpstreamResolverTest, AResolverThatDoesNotAnswerKeepsNobodyWaiting) {
+  std::atomic<bool> answers{false};
+  const auto lookup = [&](const std::string&) -> std::expected<std::vector<Address>, std::string> {
+    while (!answers) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return std::vector{*Address::Parse("192.0.2.1:80")};
+  };
+  UpstreamResolver resolver({.first_wait_ms = 10}, lookup);
+  resolver.Add({kUrl, "http://192.0.2.9:80"});
+  EXPECT_EQ(AddressesOf(resolver, kUrl), Texts{});
+  EXPECT_EQ(AddressesOf(resolver, "http://192.0.2.9:80"), Texts{"192.0.2.9:80"});
+  EXPECT_EQ(resolver.StatusOfAll()[1].error, "the resolver has not answered yet");
+  answers = true;
+  WaitFor([&] { return AddressesOf(resolver, kUrl) == Texts{"192.0.2.1:80"}; });
+  EXPECT_EQ(resolver.StatusOfAll()[1].error, "");
+  resolver.Stop();
 }
 
 TEST(UpstreamResolverTest, BackendsComeAndGoWithTheRoutes) {

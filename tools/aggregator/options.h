@@ -72,7 +72,7 @@ struct Options {
   uint64_t client_body_min_rate = 240;  // Bytes a second. 0: no limit.
   Duration client_body_grace{10'000};
   uint64_t max_header_bytes = 64 << 10;
-  uint32_t max_header_fields = 128;  // Browsers send about twenty; each is 32 bytes of every request's memory.
+  uint32_t max_header_fields = 128;          // Browsers send about twenty; each is 32 bytes of every request's memory.
   uint64_t max_target_bytes = 16 << 10;      // Queries in URLs get long; servers behind us mostly stop at 8 KiB.
   uint64_t max_request_body_bytes = 0;       // Bodies are streamed: no length costs memory here. 0: no limit.
   uint32_t max_requests_per_connection = 0;  // A connection costs nothing by growing old. 0: no limit.

@@ -315,8 +315,7 @@ class IdleClose {
 
   void Answer(Peer& peer) {
     const std::string body = std::to_string(peer.request);
-    const std::string answer =
-        "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    const std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
     send(peer.fd, answer.data(), answer.size(), MSG_NOSIGNAL);
     peer.busy = false;
     At(NowNs() + Jittered(options_.idle_ms), peer);
@@ -333,10 +332,11 @@ class IdleClose {
   }
 
   void Print(double seconds) const {
-    std::printf("{\"method\":\"%s\",\"requests\":%zu,\"ok\":%zu,\"executed_again\":%zu,\"executed_and_failed\":%zu,"
-                "\"connections\":%zu,\"idle_closes\":%zu,\"deaths\":%zu,\"seconds\":%.1f,\"errors\":{",
-                options_.method.c_str(), finished_, ok_, executed_again_, executed_and_failed_, accepted_,
-                idle_closes_, deaths_, seconds);
+    std::printf(
+        "{\"method\":\"%s\",\"requests\":%zu,\"ok\":%zu,\"executed_again\":%zu,\"executed_and_failed\":%zu,"
+        "\"connections\":%zu,\"idle_closes\":%zu,\"deaths\":%zu,\"seconds\":%.1f,\"errors\":{",
+        options_.method.c_str(), finished_, ok_, executed_again_, executed_and_failed_, accepted_, idle_closes_,
+        deaths_, seconds);
     const char* comma = "";
     for (const auto& [word, count] : errors_) {
       std::printf("%s\"%s\":%zu", comma, word.c_str(), count);
@@ -376,11 +376,14 @@ Options ParseOptions(int argc, char** argv) {
   Options options;
   const std::map<std::string_view, std::string*> texts = {
       {"--target", &options.target}, {"--upstream", &options.upstream}, {"--method", &options.method}};
-  const std::map<std::string_view, uint64_t*> numbers = {
-      {"--requests", &options.requests},     {"--connections", &options.connections},
-      {"--idle-ms", &options.idle_ms},       {"--jitter-ms", &options.jitter_ms},
-      {"--service-ms", &options.service_ms}, {"--die-per-mille", &options.die_per_mille},
-      {"--seed", &options.seed},             {"--give-up-seconds", &options.give_up_seconds}};
+  const std::map<std::string_view, uint64_t*> numbers = {{"--requests", &options.requests},
+                                                         {"--connections", &options.connections},
+                                                         {"--idle-ms", &options.idle_ms},
+                                                         {"--jitter-ms", &options.jitter_ms},
+                                                         {"--service-ms", &options.service_ms},
+                                                         {"--die-per-mille", &options.die_per_mille},
+                                                         {"--seed", &options.seed},
+                                                         {"--give-up-seconds", &options.give_up_seconds}};
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     if (const auto text = texts.find(name); text != texts.end()) {

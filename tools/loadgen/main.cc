@@ -460,9 +460,9 @@ class Generator {
   LatencyHistogram shed_latency_;
   uint64_t completed_ = 0;
   uint64_t shed_ = 0;
-  uint64_t broken_ = 0;             // Connections that ended without the answer that was awaited.
-  std::vector<Peer*> idle_;         // Open loop: connections that are free,
-  std::deque<uint64_t> overdue_;    // or requests that wait for one, by when they were due.
+  uint64_t broken_ = 0;           // Connections that ended without the answer that was awaited.
+  std::vector<Peer*> idle_;       // Open loop: connections that are free,
+  std::deque<uint64_t> overdue_;  // or requests that wait for one, by when they were due.
   uint64_t next_due_ns_ = 0;
   std::deque<Due> answers_;
   std::deque<Due> retries_;
