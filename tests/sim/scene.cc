@@ -32,7 +32,11 @@ Scene::Scene(SimWorld& world, const SceneOptions& options)
     proxy.forward.tunnel_idle_timeout_ms = random.Between(5, 500);
   }
   if (causes_.pool_limits) proxy.forward.tunnels_max = 1;
-  if (random.Chance(options_.connection_limits)) server.connections_max = options_.clients_count / 2 + 1;
+  causes_.limits = random.Chance(options_.connection_limits);
+  if (causes_.limits) {
+    server.connections_max = options_.clients_count / 2 + 1;
+    server.downstream.in_flight_max = random.Chance(500) ? static_cast<uint32_t>(random.Between(1, 4)) : 0;
+  }
   proxy_ = std::make_unique<ProxyHandler>(world_.worker(), routes_, urls_, nullptr, nullptr, proxy, metrics_);
   server_ = std::make_unique<HttpServer>(world_.worker(), *proxy_, server, metrics_, &books_);
   server_->Listen(world_.ring().Listen(address_), address_.is_unix());
@@ -61,6 +65,9 @@ DownstreamOptions Scene::DrawDownstream() {
     options.send_timeout_ms = random.Between(5, 500);
     options.linger_timeout_ms = random.Between(5, 500);
     options.half_close_timeout_ms = random.Below(200);
+    options.body_rate_min = random.Below(10'000);
+    options.body_grace_ms = random.Between(5, 500);
+    options.drain_first_request_ms = random.Below(500);
   }
   if (random.Chance(options_.connection_limits)) {
     options.exchanges_max = 3;

@@ -25,7 +25,7 @@ struct SceneOptions {
   // Chances out of 1000 of, for the whole scene:
   uint32_t short_timeouts = 0;     // Each timeout is short enough to fire in the middle of things.
   uint32_t pool_limits = 0;        // Few leases, a short queue, and a connection limit.
-  uint32_t connection_limits = 0;  // Few requests per connection, few connections.
+  uint32_t connection_limits = 0;  // Few requests per connection, few connections, few requests in flight.
   uint32_t drains = 0;             // In the middle; with a deadline, and sometimes an abort before it.
   uint64_t drain_ms_max = 5000;
   uint64_t drain_ms_min = 0;

@@ -81,6 +81,7 @@ struct SceneCauses {
   bool idle_close = false;  // They close connections while idle.
   bool short_timeouts = false;
   bool pool_limits = false;
+  bool limits = false;  // Of connections, and of requests in flight.
   bool drain = false;
   bool ends_busy = false;  // Clients that have left are still being served when the end begins.
 };
@@ -111,7 +112,7 @@ class SceneBooks final : public AccessLog {
   std::vector<SceneAnswer> answers_;
   uint64_t records_count_ = 0;
   std::map<std::pair<int, Reason>, uint64_t> record_counts_;
-  // Of heads that never became whole or were refused: these have no target.
+  // Of heads that never became whole or were refused.
   std::map<std::pair<int, std::string>, uint64_t> nameless_;
   std::set<uint64_t> exchange_ids_;
 };

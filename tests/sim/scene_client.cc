@@ -89,7 +89,7 @@ Task<void> SceneClient::Connection() {
 
 // All that was asked is answered: the server says no more, and leaves when it is left.
 Task<void> SceneClient::ExpectTheEnd(Visit& visit) {
-  if (!visit.send_ended) visit.peer.socket().ShutdownSend();
+  visit.peer.socket().ShutdownSend();
   const uint64_t bytes = co_await visit.peer.ReadToEnd();
   if (visit.misdeed == Misdeed::kNone) EXPECT_EQ(bytes, 0u) << "bytes that nobody asked for";
 }
@@ -197,6 +197,7 @@ Task<void> SceneClient::WriteOut(Visit& visit, const std::vector<Planned>& reque
   if (visit.misdeed == Misdeed::kGarbage) out += random.Pick(kGarbage);
   const bool cut = visit.misdeed == Misdeed::kCuts || (visit.misdeed == Misdeed::kStalls && random.Chance(500));
   if (cut) out.resize(random.Below(out.size() + 1));
+  visit.send_ended = cut;  // What would follow would be taken for the rest.
   const Result<void> sent = co_await visit.peer.Write(out);
   if (sent && visit.misdeed == Misdeed::kCuts) visit.peer.socket().Cancel(Error{ErrorCode::kCancelled});
   if (!sent || visit.misdeed != Misdeed::kHalfCloses || !visit.last_round) co_return;
