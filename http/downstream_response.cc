@@ -240,14 +240,15 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   memory_->out.Clear();
   memory_->out.Add(WriteForwardedHead(head, framing, {}));
   record_.status = head.status;
-  record_.upgraded_ns = context_.worker.now_ns();
   response_ = ResponseState::kStarted;
   response_framing_ = BodyFraming::kUntilClose;
   // A tunnel may live for days: its head moves out of the shared receive buffers.
   reader().KeepHead();
   DescribeRequest();
   reader().StartBody(BodyFraming::kUntilClose, 0);
-  co_return co_await SendOut();
+  const Result<void> sent = co_await SendOut();
+  if (sent) record_.upgraded_ns = context_.worker.now_ns();
+  co_return sent;
 }
 
 void DownstreamConnection::CancelClient(Error reason, bool reset) {

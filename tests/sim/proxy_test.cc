@@ -122,6 +122,10 @@ class Delegate {
     if (random.Chance(manners_.delegate_hangs)) co_await world_.worker().Sleep(random.Below(20'000));
 
     const bool early = random.Chance(manners_.delegate_early);
+    if (!early && !head.Field("expect").empty() && random.Chance(500)) {
+      const Result<void> invited = co_await peer.Write("HTTP/1.1 100 Continue\r\n\r\n");
+      if (!invited) co_return false;
+    }
     if (!early) {
       std::string body;
       const SimRead read = co_await peer.ReadBody(head, body);
@@ -248,6 +252,8 @@ class Client {
     if (has_body) book.request_bytes = random.Chance(100) ? random.Below(20'000) : random.Below(500);
     const std::string body = SimPattern(id, book.request_bytes);
     out += fmt::format("{} /r/{} HTTP/1.1\r\nHost: example.org\r\n", book.method, id);
+    // It does not wait for the answer, as it need not (RFC 9110 §10.1.1).
+    if (has_body && random.Chance(200)) out += "Expect: 100-continue\r\n";
     if (!has_body) {
       out += "\r\n";
     } else if (random.Chance(500)) {
