@@ -28,11 +28,11 @@ constexpr size_t kEarlyMax = 1000;
 struct Log final : AccessLog {
   void Write(const AccessRecord& record) override {
     ++records_count;
+    if (record.reason == Reason::kTunnelIdleTimeout || record.reason == Reason::kShuttingDown) ++given_up_count;
     if (record.upgraded_ns == 0) return;
     ++tunnels_count;
     EXPECT_EQ(record.status, 101);
     EXPECT_GE(record.finished_ns, record.upgraded_ns);
-    if (record.reason == Reason::kTunnelIdleTimeout || record.reason == Reason::kShuttingDown) ++given_up_count;
     if (record.reason == Reason::kOk) ++ok_count;
   }
   uint64_t records_count = 0;
