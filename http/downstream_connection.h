@@ -7,8 +7,9 @@
 //     closed silently    answered    aborted (its response is truncated), or closed after it (lingering, if the
 //                                    client still sends)
 //
-// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order; short answers to them
-// leave together. An idle connection holds no buffer and no parser. Every exchange that has begun, a refused head included, ends with an access record.
+// One exchange at a time: pipelined requests wait in the receive buffer and are answered in order; short answers to
+// them leave together. An idle connection holds no buffer and no parser. Every exchange that has begun, a refused head
+// included, ends with an access record.
 
 #pragma once
 

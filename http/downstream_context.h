@@ -26,8 +26,8 @@ struct DownstreamOptions {
   uint64_t body_timeout_ms = 30'000;        // --client-body-timeout: between two reads of a body.
   uint64_t keep_alive_timeout_ms = 75'000;  // --keepalive-timeout: between two requests, and before the first.
   uint64_t send_timeout_ms = 30'000;        // 256 KiB of a response must get out within.
-  // --client-half-close-timeout: for a client that has ended its sending side behind a request and takes nothing. Nobody
-  // can tell it from one that has left, and what those asked for must not be worked on for long. 0: it has left.
+  // --client-half-close-timeout: for a client that has ended its sending side behind a request and takes nothing.
+  // Nobody can tell it from one that has left, and what those asked for must not be worked on for long. 0: it has left.
   uint64_t half_close_timeout_ms = 1'000;
   uint64_t linger_timeout_ms = 2'000;  // Closing towards a client that still sends.
   uint64_t linger_bytes_max = 1 << 20;

@@ -51,8 +51,8 @@ class ExchangeRelay {
 
   // --- A tunnel: what an Upgrade becomes ---
 
-  // Sends the 101 head. From now on ReadPieces and ForwardBody carry the bytes of another protocol, unframed and without
-  // deadlines; `last` is the end of stream of the side that they come from.
+  // Sends the 101 head. From now on ReadPieces and ForwardBody carry the bytes of another protocol, unframed and
+  // without deadlines; `last` is the end of stream of the side that they come from.
   virtual Task<Result<void>> StartTunnel(const ResponseHead& head) = 0;
   // Ends, with `reason`, what waits for the client and all that will. `reset`: the client is to see that its connection
   // broke off.

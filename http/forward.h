@@ -29,10 +29,10 @@ struct ForwardOptions {
   // --expect-continue-timeout: for the delegate's word; then we send `100 Continue` ourselves. What curl and Go wait
   // for it as clients.
   uint64_t expect_continue_timeout_ms = 1'000;
-  // --tunnel-idle-timeout: without a byte either way. Longer than a shell or a dashboard is left alone for, shorter than
-  // the 4 h of a kubelet, so that the tunnels of machines that vanished do not pile up.
+  // --tunnel-idle-timeout: without a byte either way. Longer than a shell or a dashboard is left alone for, shorter
+  // than the 4 h of a kubelet, so that the tunnels of machines that vanished do not pile up.
   uint64_t tunnel_idle_timeout_ms = 3'600'000;
-  // --tunnels-per-worker: each holds a connection of the pool for as long as it lives, and must leave some for requests.
+  // --tunnels-per-worker: each holds a connection of the pool for as long as it lives; some must be left for requests.
   uint32_t tunnels_max = 512;
 };
 

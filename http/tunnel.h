@@ -5,9 +5,9 @@
 //     client <--ForwardBody, ReadPieces-- upstream   it is out, so a slow reader slows its sender
 //
 // An end of stream is passed on as one (the other way goes on), a reset as a reset. The tunnel ends when both ways have
-// ended, when either side breaks off, after `idle_timeout_ms` without a byte either way, or when the client's connection
-// is aborted, which the drain deadline does. The timeouts of plain exchanges do not count here: an upgraded connection
-// may be silent, or blocked, for as long as its peers please and the idle timeout allows.
+// ended, when either side breaks off, after `idle_timeout_ms` without a byte either way, or when the client's
+// connection is aborted, which the drain deadline does. The timeouts of plain exchanges do not count here: an upgraded
+// connection may be silent, or blocked, for as long as its peers please and the idle timeout allows.
 
 #pragma once
 

@@ -166,9 +166,8 @@ class TunnelTest(TestCase):
             self.assertEqual(aggregator.process.wait(), 0)
             client.close()
             follower.join(harness.PATIENCE)
-            numbers = [
-                int(line[6:]) for line in events_seen[0].replace(b"\r\n", b"\n").split(b"\n") if line.startswith(b"data: ")
-            ]
+            lines = events_seen[0].replace(b"\r\n", b"\n").split(b"\n")
+            numbers = [int(line[6:]) for line in lines if line.startswith(b"data: ")]
             self.assertEqual(numbers, list(range(len(numbers))), "no event is lost or doubled")
             self.assertGreater(len(numbers), SOAK_SECONDS)
             tunnel = aggregator.wait_record(target="/api/live/ws")
@@ -205,7 +204,12 @@ class TunnelTest(TestCase):
             self.assertTrue(head.startswith("HTTP/1.1 101 "), head)
             self.assertIn("X-Stream-Protocol-Version: v4.channel.k8s.io", head)
             frames = b"\x80\x03\x00\x01\x01\x00\x00\x12" + random.Random(2).randbytes(200_000)
-            threading.Thread(target=lambda: (client.sendall(frames), client.shutdown(socket.SHUT_WR)), daemon=True).start()
+
+            def speak():
+                client.sendall(frames)
+                client.shutdown(socket.SHUT_WR)
+
+            threading.Thread(target=speak, daemon=True).start()
             while data := client.recv(65536):
                 rest += data
             self.assertEqual(hashlib.sha256(rest).digest(), hashlib.sha256(frames + b"goodbye").digest())

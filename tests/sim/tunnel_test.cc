@@ -1,7 +1,7 @@
-// Goal: whatever the network and both peers do, a tunnel carries bytes in order, both ways, and never makes a stream that
-// broke off look whole; it always ends, with one record, and nothing is left over. Method: upgraded connections through
-// an HttpServer with a ProxyHandler on a simulated ring, under hundreds of seeds; both peers send patterns with pauses,
-// end their streams, leave, or fall silent.
+// Goal: whatever the network and both peers do, a tunnel carries bytes in order, both ways, and never makes a stream
+// that broke off look whole; it always ends, with one record, and nothing is left over. Method: upgraded connections
+// through an HttpServer with a ProxyHandler on a simulated ring, under hundreds of seeds; both peers send patterns with
+// pauses, end their streams, leave, or fall silent.
 
 #include <gtest/gtest.h>
 
@@ -240,8 +240,8 @@ class TunnelScene {
 
   void CompareWay(const End& from, const End& to, const std::string& bytes) {
     EXPECT_TRUE(bytes.starts_with(to.received)) << to.received.size() << " bytes that were not sent";
-    // A reset is told once: whoever hears of it in a send sees an end of stream next. One that leaves ends its stream in
-    // order, wherever it is; and tunnels that we give up end in order on both sides.
+    // A reset is told once: whoever hears of it in a send sees an end of stream next. One that leaves ends its stream
+    // in order, wherever it is; and tunnels that we give up end in order on both sides.
     if (!to.saw_end || to.write_failed || from.leaves || log_.given_up_count != 0) return;
     EXPECT_TRUE(from.ended) << "a stream that broke off looks whole";
     if (from.ended) EXPECT_EQ(to.received.size(), bytes.size()) << "a stream that broke off looks whole";
