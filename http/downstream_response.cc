@@ -251,7 +251,6 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   memory_->out.Add(written);
   record_.status = head.status;
   record_.response_head_bytes = written.size();
-  record_.upgraded_ns = context_.worker.now_ns();
   response_ = ResponseState::kStarted;
   response_framing_ = BodyFraming::kUntilClose;
   // A tunnel may live for days: its head moves out of the shared receive buffers.
@@ -261,6 +260,7 @@ Task<Result<void>> DownstreamConnection::StartTunnel(const ResponseHead& head) {
   const Result<void> sent = co_await SendOut();
   // No tunnel has come of it, so nobody but FinishRecord says why.
   if (!sent) tunnel_ = false;
+  if (sent) record_.upgraded_ns = context_.worker.now_ns();
   co_return sent;
 }
 

@@ -154,7 +154,11 @@ Task<Result<void>> Forwarder::ServeTunnel(RequestRelay& relay) {
   const ResponseHead& response = relay.upstream.response();
   if (!IsUpgradeAgreed(relay.exchange.request(), response)) co_return std::unexpected(kUpstreamMalformed);
   const Result<void> started = co_await client.StartTunnel(response);
-  if (!started) co_return started;
+  if (!started) {
+    // The upstream has switched already; to it the client's stream must not seem to have ended in order.
+    relay.exchange.worker().ring().Reset(relay.upstream.socket().fd());
+    co_return started;
+  }
   relay.upstream.StartTunnel();
   relay.upgraded = true;
   Tunnel tunnel(relay.exchange, relay.upstream, options_.tunnel_idle_timeout_ms, metrics_);

@@ -71,7 +71,7 @@ Task<void> Tunnel::RelayUp() {
     if (!sent) co_return Break(sent.error());
     CountBytes(metrics_.tunnel_bytes_up, 0);
     if (!last) continue;
-    side_ended_ = true;
+    client_ended_ = true;
     co_return;
   }
 }
@@ -87,7 +87,7 @@ Task<void> Tunnel::RelayDown() {
     if (!sent) co_return Break(sent.error());
     CountBytes(metrics_.tunnel_bytes_down, 0);
     if (!last) continue;
-    side_ended_ = true;
+    upstream_ended_ = true;
     co_return;
   }
 }
@@ -120,9 +120,9 @@ Reason Tunnel::EndReason() const {
   if (!broken_) return Reason::kOk;
   if (error_.code == ErrorCode::kCancelled) return Reason::kShuttingDown;
   if (error_.source == ErrorSource::kInternal) return Reason::kTunnelIdleTimeout;
-  // One that closes its connection after its end of stream answers what still comes with a reset: the usual end.
-  if (side_ended_) return Reason::kOk;
-  return error_.source == ErrorSource::kDownstream ? Reason::kClientClosed : Reason::kDelegateTruncated;
+  // A peer that has ended its stream and closed its connection answers what still comes with a reset: the usual end.
+  if (error_.source == ErrorSource::kDownstream) return client_ended_ ? Reason::kOk : Reason::kClientClosed;
+  return upstream_ended_ ? Reason::kOk : Reason::kDelegateTruncated;
 }
 
 }  // namespace dpa

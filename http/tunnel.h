@@ -52,8 +52,9 @@ class Tunnel final : public Cancellable, private TimerWheel::Entry {
   Worker& worker_;
   HttpMetrics& metrics_;
   const uint64_t idle_timeout_ms_;
-  uint64_t active_at_ms_;    // When bytes last moved. The timer looks at it when it fires, and is not touched before.
-  bool side_ended_ = false;  // One side has ended in order.
+  uint64_t active_at_ms_;      // When bytes last moved. The timer looks at it when it fires, and is not touched before.
+  bool client_ended_ = false;  // In order, and passed on.
+  bool upstream_ended_ = false;
   bool broken_ = false;
   Error error_;  // The first one.
 };

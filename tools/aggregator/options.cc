@@ -443,8 +443,10 @@ void AddTheRest(std::vector<Spec>& specs) {
                      return true;
                    },
                    nullptr});
-  specs.push_back(BytesSpec("recv-buffer-bytes", kBuffers, &Options::recv_buffer_bytes, 4 << 10, 1 << 20,
-                            "size of one of them", "a size from 4KiB to 1MiB"));
+  specs.push_back(
+      BytesSpec("recv-buffer-bytes", kBuffers, &Options::recv_buffer_bytes, 4 << 10, 1 << 20,
+                "size of one of them; a body or a tunnel holds about eight of them each way, however slow its reader",
+                "a size from 4KiB to 1MiB"));
   constexpr std::string_view kProgram = "Program";
   specs.push_back(DurationSpec("drain-timeout", kProgram, &Options::drain_timeout,
                                "how long requests in flight may take after SIGTERM; 0: none are waited for",
