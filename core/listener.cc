@@ -25,6 +25,17 @@ std::unexpected<std::string> Failed(const Address& address, std::string_view wha
   return std::unexpected(fmt::format("cannot {} {}: {}", what, address.ToString(), std::strerror(error)));
 }
 
+}  // namespace
+
+void BoundSocketBuffers(int fd, uint32_t bytes) {
+  if (bytes == 0) return;
+  const int value = static_cast<int>(bytes);
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &value, sizeof value);
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
+}
+
+namespace {
+
 // One bound TCP socket. `share`: others of ours may bind the same port.
 std::expected<int, std::string> BindTcp(const Address& address, bool share) {
   const int fd = socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -64,6 +75,7 @@ std::expected<std::vector<int>, std::string> OpenTcp(Address& address, uint32_t 
   for (uint32_t i = 0; i < count; ++i) {
     const std::expected<int, std::string> fd = BindTcp(address, true);
     if (fd) fds.push_back(*fd);
+    if (fd) BoundSocketBuffers(*fd, options.socket_buffer_bytes);
     if (fd && listen(*fd, options.backlog) == 0) continue;
     const std::string why = fd ? Failed(address, "listen on", errno).error() : fd.error();
     for (const int open : fds) close(open);
@@ -91,6 +103,7 @@ std::expected<std::vector<int>, std::string> OpenUnix(const Address& address, co
     unlink(address.unix_path().c_str());
     failed = bind(fd, address.get(), address.bytes());
   }
+  BoundSocketBuffers(fd, options.socket_buffer_bytes);
   if (failed == 0) failed = listen(fd, options.backlog);
   if (failed != 0) {
     const int error = errno;
@@ -118,6 +131,8 @@ void Listener::OnAccepted(Completion& completion, int32_t value, bool more, Buff
   Listener& listener = static_cast<AcceptOperation&>(completion).listener;
   if (value >= 0) {
     ++listener.accepted_count_;
+    // A unix listener's own bounds are not passed on.
+    BoundSocketBuffers(value, listener.options_.socket_buffer_bytes);
     listener.on_accept_(value);
   } else if (value == -EMFILE || value == -ENFILE || value == -ENOMEM || value == -ENOBUFS) {
     // The connection stays in the backlog. Accepting again at once would fail at once, for ever.

@@ -23,6 +23,8 @@ namespace dpa {
 struct ListenerOptions {
   int backlog = 1024;              // The kernel caps it at net.core.somaxconn.
   uint64_t accept_retry_ms = 100;  // Pause after running out of descriptors.
+  // --socket-buffer-bytes: what the kernel may hold of an accepted connection, each way. 0: as its own settings say.
+  uint32_t socket_buffer_bytes = 0;
 };
 
 // Opens `count` listening sockets on `address`: one per worker for TCP (they share the port), always one for unix.
@@ -30,6 +32,10 @@ struct ListenerOptions {
 // port of 0 is replaced by the one that the kernel chose. The error is a sentence that names the address.
 std::expected<std::vector<int>, std::string> OpenListeners(Address& address, uint32_t count,
                                                            const ListenerOptions& options = {});
+
+// Bounds what the kernel holds of `fd`, each way (SO_RCVBUF, SO_SNDBUF); it doubles the number for its own bookkeeping,
+// and no longer grows the buffers by need. 0 leaves them alone. Of a TCP listener: for all that it will accept.
+void BoundSocketBuffers(int fd, uint32_t bytes);
 
 class Listener final : private TimerWheel::Entry {
  public:

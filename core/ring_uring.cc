@@ -15,6 +15,7 @@
 #include <cstring>
 #include <span>
 
+#include "core/listener.h"
 #include "core/uring_compat.h"
 
 namespace dpa {
@@ -112,6 +113,7 @@ std::expected<std::unique_ptr<UringRing>, std::string> UringRing::Create(const U
   const int failed = io_uring_queue_init_params(options.submission_entries, &self->ring_, &params);
   if (failed < 0) return std::unexpected(SetupDiagnosis(-failed));
   self->ring_made_ = true;
+  self->socket_buffer_bytes_ = options.socket_buffer_bytes;
   if ((params.features & IORING_FEAT_EXT_ARG) == 0) return std::unexpected(SetupDiagnosis(EINVAL));
 
   self->enter_flags_ = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
@@ -215,6 +217,7 @@ int UringRing::OpenSocket(int domain) {
   if (fd < 0) return -errno;
   const int on = 1;
   if (domain != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  BoundSocketBuffers(fd, socket_buffer_bytes_);
   return fd;
 }
 

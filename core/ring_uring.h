@@ -22,6 +22,7 @@ struct UringOptions {
   uint32_t submission_entries = 256;   // More are submitted early when it is full.
   uint32_t completion_entries = 4096;  // A full completion queue ends multishot operations: at least twice the backlog.
   BufferPoolOptions buffers;
+  uint32_t socket_buffer_bytes = 0;  // Of sockets that OpenSocket makes; see ListenerOptions.
 };
 
 // Whether this kernel and this process can run UringRing. The error is one line: what is missing, errno, likely cause,
@@ -69,6 +70,7 @@ class UringRing final : public Ring {
   io_uring ring_{};
   bool ring_made_ = false;
   uint32_t enter_flags_ = 0;
+  uint32_t socket_buffer_bytes_ = 0;
   std::unique_ptr<Buffers> buffers_;
   uint64_t in_flight_count_ = 0;
   uint64_t enters_count_ = 0;

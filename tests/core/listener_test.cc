@@ -52,5 +52,28 @@ TEST(ListenerTest, ClosingTakesInWhoWaitsInTheBacklog) {
   for (const int client : clients) close(client);
 }
 
+TEST(ListenerTest, WhatTheKernelHoldsOfAnAcceptedConnectionCanBeBounded) {
+  for (const char* where : {"127.0.0.1:0", "unix:@"}) {
+    Address address = *Address::Parse(where[0] == 'u' ? "unix:" + testing::TempDir() + "bounded" : where);
+    ListenerOptions options;
+    options.socket_buffer_bytes = 16 << 10;
+    const int fd = OpenListeners(address, 1, options).value()[0];
+    const int client = socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(client, address.get(), address.bytes()), 0);
+    const int accepted = accept(fd, nullptr, nullptr);
+    for (const int name : {SO_RCVBUF, SO_SNDBUF}) {
+      int bytes = 0;
+      socklen_t size = sizeof bytes;
+      getsockopt(accepted, SOL_SOCKET, name, &bytes, &size);
+      // A unix socket's receiving side is bounded by its peer's sending side alone.
+      if (!address.is_unix()) EXPECT_EQ(bytes, 2 * (16 << 10)) << name;
+      getsockopt(fd, SOL_SOCKET, name, &bytes, &size);
+      EXPECT_EQ(bytes, 2 * (16 << 10)) << name;
+    }
+    for (const int one : {client, accepted, fd}) close(one);
+    if (address.is_unix()) unlink(address.unix_path().c_str());
+  }
+}
+
 }  // namespace
 }  // namespace dpa

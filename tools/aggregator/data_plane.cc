@@ -74,6 +74,7 @@ HttpServerOptions MakeServerOptions(const Options& options) {
   made.downstream.identity.forwarded_header = options.forwarded_header;
   made.downstream.identity.request_ids = options.request_id;
   made.downstream.identity.trace_contexts = options.trace_context;
+  made.listener.socket_buffer_bytes = static_cast<uint32_t>(options.socket_buffer_bytes);
   made.downstream.parser.head_bytes_max = static_cast<uint32_t>(options.max_header_bytes);
   made.downstream.parser.target_bytes_max = static_cast<uint32_t>(options.max_target_bytes);
   made.downstream.parser.fields_max = static_cast<uint16_t>(options.max_header_fields);

@@ -93,6 +93,7 @@ UringOptions MakeRingOptions(const Options& options) {
   UringOptions ring;
   ring.buffers.buffers_count = options.recv_buffers;
   ring.buffers.buffer_bytes = static_cast<uint32_t>(options.recv_buffer_bytes);
+  ring.socket_buffer_bytes = static_cast<uint32_t>(options.socket_buffer_bytes);
   return ring;
 }
 
@@ -179,22 +180,26 @@ void Aggregator::LimitConnections(uint64_t files) {
   shared_.connections = connections_.get();
 }
 
-std::expected<void, std::string> OpenOne(const std::string& text, uint32_t count, Listening& into) {
+std::expected<void, std::string> OpenOne(const std::string& text, uint32_t count, const ListenerOptions& options,
+                                         Listening& into) {
   std::expected<Address, std::string> address = Address::Resolve(text);
   if (!address) return std::unexpected(address.error());
   into.address = *address;
-  std::expected<std::vector<int>, std::string> fds = OpenListeners(into.address, count);
+  std::expected<std::vector<int>, std::string> fds = OpenListeners(into.address, count, options);
   if (!fds) return std::unexpected(fds.error());
   into.fds = std::move(*fds);
   return {};
 }
 
 std::expected<void, std::string> Aggregator::OpenAddresses() {
+  ListenerOptions options;
+  options.socket_buffer_bytes = static_cast<uint32_t>(options_.socket_buffer_bytes);
   listening_.resize(options_.listen.size());
   for (size_t i = 0; i < listening_.size(); ++i) {
-    if (const auto opened = OpenOne(options_.listen[i], shared_.workers_count, listening_[i]); !opened) return opened;
+    const auto opened = OpenOne(options_.listen[i], shared_.workers_count, options, listening_[i]);
+    if (!opened) return opened;
   }
-  return OpenOne(options_.admin_listen, 1, admin_listening_);
+  return OpenOne(options_.admin_listen, 1, {}, admin_listening_);
 }
 
 // One CPU per worker where the numbers agree; otherwise the scheduler knows better.

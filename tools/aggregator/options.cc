@@ -447,6 +447,11 @@ void AddTheRest(std::vector<Spec>& specs) {
       BytesSpec("recv-buffer-bytes", kBuffers, &Options::recv_buffer_bytes, 4 << 10, 1 << 20,
                 "size of one of them; a body or a tunnel holds about eight of them each way, however slow its reader",
                 "a size from 4KiB to 1MiB"));
+  specs.push_back(
+      BytesSpec("socket-buffer-bytes", kBuffers, &Options::socket_buffer_bytes, 0, 1 << 30,
+                "what the kernel may hold of a connection, each way, clients' and delegates'; it doubles the "
+                "number; 0: by its own settings (tcp_rmem, tcp_wmem)",
+                "a size from 0 to 1GiB"));
   constexpr std::string_view kProgram = "Program";
   specs.push_back(DurationSpec("drain-timeout", kProgram, &Options::drain_timeout,
                                "how long requests in flight may take after SIGTERM; 0: none are waited for",

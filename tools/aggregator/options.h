@@ -162,6 +162,8 @@ struct Options {
   // kernel asks of a buffer ring.
   uint32_t recv_buffers = 512;
   uint64_t recv_buffer_bytes = 16 << 10;
+  // The kernel's own sizing fits most networks; an edge with very many slow clients may want a bound.
+  uint64_t socket_buffer_bytes = 0;
 
   // The end.
   Duration drain_timeout{30'000};
