@@ -63,19 +63,13 @@ UpstreamGroup::UpstreamGroup(Worker& worker, const SnapshotPublisher<UpstreamDir
 UpstreamGroup::UpstreamGroup(Worker& worker, const std::vector<UpstreamUrl>& addresses,
                              const UpstreamPoolOptions& pool_options, const UpstreamGroupOptions& options,
                              HttpMetrics& metrics)
-    : worker_(worker),
-      own_directory_(FixedDirectory(addresses)),
-      directory_(*own_directory_),
-      urls_(Numbers(addresses.size())),
-      pool_options_(pool_options),
-      options_(options),
-      metrics_(metrics),
-      endpoint_metrics_(std::make_shared<const MetricsList>()),
-      retries_(pool_options.retries),
-      retiring_(worker),
-      random_(worker.index() * 2654435761u + 88675123u) {
-  Update(true);
-  worker_.AddTurnObserver(*this);
+    : UpstreamGroup(worker, FixedDirectory(addresses), Numbers(addresses.size()), pool_options, options, metrics) {}
+
+UpstreamGroup::UpstreamGroup(Worker& worker, std::unique_ptr<SnapshotPublisher<UpstreamDirectory>> directory,
+                             std::vector<std::string> urls, const UpstreamPoolOptions& pool_options,
+                             const UpstreamGroupOptions& options, HttpMetrics& metrics)
+    : UpstreamGroup(worker, *directory, std::move(urls), pool_options, options, metrics) {
+  own_directory_ = std::move(directory);
 }
 
 UpstreamGroup::~UpstreamGroup() {

@@ -72,6 +72,10 @@ class UpstreamGroup final : private TurnObserver {
   using MetricsList = std::vector<std::shared_ptr<const EndpointMetrics>>;
   class Tried;
 
+  // With a directory of its own.
+  UpstreamGroup(Worker& worker, std::unique_ptr<SnapshotPublisher<UpstreamDirectory>> directory,
+                std::vector<std::string> urls, const UpstreamPoolOptions& pool_options,
+                const UpstreamGroupOptions& options, HttpMetrics& metrics);
   void OnTurn() override;
   void Update(bool first);
   void Retire(EndpointPin endpoint);
